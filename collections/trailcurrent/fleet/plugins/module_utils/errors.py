@@ -1,0 +1,188 @@
+"""Every way this project fails, in one table.
+
+``FleetError``
+├── ``InputError``           what we were given cannot be used; nothing was touched
+├── ``RefusedError``         the peer answered, and the answer is no; trying again changes nothing
+├── ``LinkError``            the way to the peer failed; trying again may help
+└── ``UnknownOutcomeError``  everything was sent and the answer was lost; only a look at the peer tells
+
+An error is one sentence (what was tried on which thing, what was seen, what to do next) with a stable
+``code`` from ``CODES``. docs/troubleshooting.md has one row for each code; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """What a code stands for: its usual cause, and what the user does next."""
+
+    cause: str
+    remedy: str
+
+
+CODES: t.Final[dict[str, Code]] = {
+    # names and the registry
+    "invalid_hostname": Code(
+        "a name is not `esp32-` and six hex digits", "correct the hostname in the registry or the inventory"
+    ),
+    "duplicate_hostname": Code(
+        "two entries name the same last three MAC bytes", "remove one of the two entries from the registry"
+    ),
+    "invalid_type": Code(
+        "a module type is not snake_case", "correct the type in the registry; it must name a firmware folder"
+    ),
+    "invalid_entry": Code("an entry of the registry has the wrong shape", "correct that entry in the web app"),
+    "registry_absent": Code(
+        "the database answers, and has no document of modules",
+        "set the RV's modules up in the web app, or check `mongodb_database`",
+    ),
+    "registry_invalid": Code("`mcu_modules` is not a list", "repair the document `main` in `system_config`"),
+    "database_unreachable": Code(
+        "MongoDB does not answer", "start the RV's containers, or check `mongodb_uri` and `container`"
+    ),
+    "database_refused": Code("MongoDB answered with an error", "read the error; check the user and its rights"),
+    "container_unknown": Code(
+        "the container is not there, or has no address", "run `docker ps` on the Pi and give its name as `container`"
+    ),
+    # files and options
+    "invalid_option": Code("an option has a value that cannot be used", "correct the option that the sentence names"),
+    "invalid_env_file": Code(
+        "the environment file cannot be read or parsed", "repair the file that the sentence names"
+    ),
+    "invalid_frame": Code("a CAN message is malformed", "repair the program that sent it"),
+    "image_missing": Code("the firmware file is not there", "build it, or check `fleet_firmware_dir`"),
+    "image_empty": Code("the firmware file has no bytes", "build it again"),
+    "image_truncated": Code("the firmware file ends too early", "copy it again"),
+    "image_magic": Code(
+        "the file is not an Espressif application image", "give the application's .bin, not the ELF or the merged image"
+    ),
+    "image_checksum": Code("the image's checksum does not match", "copy or build it again"),
+    "image_digest": Code("the image's appended SHA-256 does not match", "copy or build it again"),
+    "wrong_chip": Code("the image is for another chip than the module has", "build it for the module's chip"),
+    "address_unknown": Code(
+        "the type has one image per CAN address, and the module has no usable `addr`",
+        "set the module's address in the registry",
+    ),
+    # the broker, the bridge and the bus
+    "broker_unreachable": Code(
+        "the broker's host cannot be reached or does not answer", "check that the broker runs and `mqtt_url` is right"
+    ),
+    "broker_refused": Code("the broker refused the connection", "check the port, and that the broker listens there"),
+    "broker_credentials": Code(
+        "the broker does not accept the user or its password",
+        "correct `mqtt_username` and `mqtt_password` or the environment file",
+    ),
+    "broker_untrusted": Code(
+        "the broker's certificate is not trusted",
+        "give its CA as `mqtt_ca_cert`, and check the name in `mqtt_url` and the clock",
+    ),
+    "broker_lost": Code("the connection to the broker was lost", "look at the broker's log, and run it again"),
+    "bridge_down": Code("the CAN bridge says that it is offline", "`systemctl status cantomqtt` on the Pi"),
+    "bus_off": Code(
+        "the CAN controller is off or not there", "check the wiring and termination, then `ip -details link show can0`"
+    ),
+    # reaching a module and uploading
+    "name_unknown": Code(
+        "no address is known for the module's name", "check that it has joined the Wi-Fi, or give its `address`"
+    ),
+    "no_answer": Code("the module did not answer", "check its power, its Wi-Fi and that its type is right"),
+    "no_connection_back": Code(
+        "the module accepted, but never connected back",
+        "client isolation, a firewall on the upload ports, or a partition too small for the image",
+    ),
+    "port_unavailable": Code(
+        "none of the upload ports can be opened", "free one of `host_ports`, or correct `host_ip`"
+    ),
+    "password_required": Code("the module asks for a password", "give its `password`"),
+    "wrong_password": Code("the module does not accept the password", "correct its `password`"),
+    "upload_stalled": Code("the module stopped taking data", "move it nearer to the access point, and run it again"),
+    "upload_reset": Code(
+        "the connection broke during the upload", "run it again; power-cycle the module when that repeats"
+    ),
+    "upload_unfinished": Code(
+        "the module did not accept the whole image in time", "raise `upload_timeout`, or improve its Wi-Fi"
+    ),
+    "outcome_unknown": Code(
+        "all was sent, and the final answer was lost", "run it again: the module's version report decides"
+    ),
+    "image_rejected": Code("the module refused the image", "check that the image is for this module; build it again"),
+    "no_space": Code("the module's partition is too small for the image", "build a smaller image"),
+    "flash_failed": Code(
+        "the module could not write its flash", "try once more with `force`; replace the module when it repeats"
+    ),
+    "ota_not_ready": Code("the module cannot start an update", "power-cycle the module, then run it again"),
+    "invalid_answer": Code(
+        "the peer answered what no such device answers", "check that the address belongs to a module"
+    ),
+    # what a rollout finds out
+    "module_disabled": Code("the module is disabled in the registry", "enable it there to have it updated"),
+    "no_image": Code("there is no firmware for the module's type", "nothing, or add its image to `fleet_firmware_dir`"),
+    "no_ota": Code("the module cannot be woken (`ota: none`)", "update it by cable"),
+    "held_image": Code("this very image failed on the module before", "ship another image, or run with `force`"),
+    "old_version_after_boot": Code(
+        "the module came back with its old image", "read the module's log: the new image fails its own start test"
+    ),
+    "wrong_version_after_boot": Code(
+        "the module reports neither the old nor the new version", "check which image the file really holds"
+    ),
+    "silent_after_boot": Code(
+        "no version report came after the boot", "read the module's log by cable; raise `boot_timeout` if it is slow"
+    ),
+    "lost": Code(
+        "the module does not answer any more, and its old image cannot be put back",
+        "power-cycle it and run it again; else flash it by cable",
+    ),
+    "reverted": Code(
+        "the module ran this image, and reports another version since", "ship another image, or run with `force`"
+    ),
+    "inhibited": Code("the inhibit file asks for no updates", "remove the file, or give `override` with a reason"),
+    "precondition_failed": Code("a precondition is not met", "make it true, or give `override` with a reason"),
+    "precondition_unknown": Code(
+        "no fresh value for a precondition arrived", "check its topic or CAN id, or give `override` with a reason"
+    ),
+    "canary_failed": Code("a canary module failed, so the others were not started", "look at the canary's error first"),
+    "too_many_failures": Code(
+        "`max_failures` was reached, so no more modules were started", "look at the failures first, then run it again"
+    ),
+    # the run itself
+    "locked": Code("another run holds the lock", "wait for it, or look at who holds it"),
+    "interrupted": Code("the run ended before its time", "run it again: it goes on where it was"),
+    "state_unwritable": Code("the state directory cannot be written", "free space, or check its owner"),
+    "internal": Code("a defect in this project", "report it with the journal that the sentence names"),
+}
+
+
+class FleetError(Exception):
+    """One failure: a sentence for people, a code for programs, and the values behind both.
+
+    :param code: a key of ``CODES``
+    :param sentence: what was tried on which thing, what was seen, what to do next
+    :param details: JSON-able values of the sentence, never a secret
+    """
+
+    def __init__(self, code: str, sentence: str, **details: object) -> None:
+        if code not in CODES:
+            raise ValueError(f"{code!r} is not in CODES")
+        super().__init__(sentence)
+        self.code = code
+        self.details = details
+
+
+class InputError(FleetError):
+    """What we were given cannot be used; nothing was touched."""
+
+
+class RefusedError(FleetError):
+    """The peer answered, and the answer is no."""
+
+
+class LinkError(FleetError):
+    """The way to the peer failed; trying again may help."""
+
+
+class UnknownOutcomeError(FleetError):
+    """Everything was sent and the answer was lost."""

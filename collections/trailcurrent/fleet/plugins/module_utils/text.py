@@ -1,0 +1,14 @@
+"""Text from peers is hostile: cap it and strip what cannot be printed before it reaches a log or a result."""
+
+from __future__ import annotations
+
+import typing as t
+
+PEER_TEXT_LIMIT: t.Final = 200  # characters; the longest text of a device in PROTOCOLS.md has 25
+
+
+def printable(peer_text: bytes | str, limit: int = PEER_TEXT_LIMIT) -> str:
+    """What a peer said, fit for a log: one line, printable, at most ``limit`` characters."""
+    text = peer_text.decode("utf-8", "replace") if isinstance(peer_text, bytes) else peer_text
+    clean = "".join(c if c.isprintable() else " " for c in text[: limit + 1]).strip()
+    return clean if len(text) <= limit else clean[:limit] + "…"
