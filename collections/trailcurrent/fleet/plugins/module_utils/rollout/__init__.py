@@ -1,0 +1,1 @@
+"""Firmware for all modules of an RV at once: rules (pure decisions), engine (the acts), process (the detached run)."""

@@ -1,0 +1,165 @@
+"""The RV's CAN bus through its MQTT broker (PROTOCOLS.md, CAN over MQTT)."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import contextlib
+import json
+import re
+import time
+import typing as t
+
+from ..errors import FleetError, LinkError
+from ..formats import can_mqtt, esp_image
+from ..formats.hostname import ModuleName, parse_hostname
+from ..links.mqtt_session import MqttSession
+from ..text import printable
+from .model import Reported
+from .preconditions import Precondition
+
+RETAINED_WAIT: t.Final = 0.5  # s; a broker sends what it retains right after the SUBACK, an old bridge retains nothing
+STATUS_PERIOD: t.Final = 10.0  # s between two status messages of our bridge
+_IDENTIFIER = re.compile(rb'"identifier"\s*:\s*"0[xX]0*([0-9a-fA-F]+)"')
+
+
+class MqttBus:
+    """``ports.Bus`` over a connected session. Messages come on paho's thread and are handed to the loop."""
+
+    def __init__(self, session: MqttSession, conditions: collections.abc.Sequence[Precondition] = ()) -> None:
+        self._session = session
+        self._loop = asyncio.get_running_loop()
+        self._conditions = conditions
+        self._values: dict[int, tuple[float, object]] = {}
+        self._reports: dict[str, Reported] = {}
+        self._waiting: dict[str, list[tuple[float, asyncio.Future[Reported]]]] = {}
+        self._status: dict[str, t.Any] | None = None
+        self._heard = asyncio.Event()
+        watched = {condition.can_id for condition in conditions if condition.can_id is not None}
+        self._watched = {b"%x" % identifier for identifier in watched | {can_mqtt.ID_VERSION}}
+
+    async def listen(self) -> None:
+        """Subscribe, and wait for what the broker retains."""
+        topics = {can_mqtt.TOPIC_INBOUND, can_mqtt.TOPIC_STATUS, can_mqtt.TOPIC_VERSIONS}
+        topics |= {condition.topic for condition in self._conditions if condition.topic}
+        await asyncio.to_thread(self._session.subscribe, sorted(topics), self._received)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._heard.wait(), RETAINED_WAIT)
+
+    def _received(self, topic: str, payload: bytes, retained: bool) -> None:
+        if topic == can_mqtt.TOPIC_INBOUND and not self._concerns(payload):
+            return  # telemetry: thousands a second, none of them ours
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
+            self._loop.call_soon_threadsafe(self._take, topic, payload, retained)
+
+    def _concerns(self, payload: bytes) -> bool:
+        found = _IDENTIFIER.search(payload)
+        return found is not None and found[1].lower() in self._watched
+
+    def _take(self, topic: str, payload: bytes, retained: bool) -> None:
+        if topic == can_mqtt.TOPIC_INBOUND:
+            self._take_frame(payload)
+        elif topic == can_mqtt.TOPIC_STATUS:
+            self._status = _json_object(payload) or self._status
+        elif topic == can_mqtt.TOPIC_VERSIONS:
+            self._take_versions(payload)
+            self._heard.set()
+        if not retained:  # a retained value has no age
+            for index, condition in enumerate(self._conditions):
+                if condition.topic == topic:
+                    self._values[index] = (time.monotonic(), condition.value_of_payload(payload))
+
+    def _take_frame(self, payload: bytes) -> None:
+        try:
+            frame = can_mqtt.decode_inbound(payload)
+        except FleetError:
+            return  # a hostile or broken sender's; the bridge counts and names those
+        report = can_mqtt.version_report(frame)
+        if report is not None:
+            self._take_report(report.name.key, Reported(report.version, time.time()))
+        for index, condition in enumerate(self._conditions):
+            if condition.can_id == frame.identifier:
+                self._values[index] = (time.monotonic(), condition.value_of_frame(frame.data))
+
+    def _take_versions(self, payload: bytes) -> None:
+        for key, value in (_json_object(payload) or {}).items():
+            report = _reported(value)
+            with contextlib.suppress(FleetError):
+                if report is not None and key == parse_hostname(key).key:
+                    known = self._reports.get(key)
+                    if known is None or known.at < report.at:
+                        self._take_report(key, report)
+
+    def _take_report(self, key: str, report: Reported) -> None:
+        self._reports[key] = report
+        for since, waiting in self._waiting.get(key, ()):
+            if report.at > since and not waiting.done():
+                waiting.set_result(report)
+
+    def last_reports(self) -> collections.abc.Mapping[str, Reported]:
+        """See ``ports.Bus``."""
+        return dict(self._reports)
+
+    async def check(self) -> None:
+        """See ``ports.Bus``. A bridge of the old kind has no status: nothing is known to be broken."""
+        if self._status is None:
+            return
+        if self._status.get("state") != "online":
+            raise LinkError(
+                "bridge_down",
+                f"the CAN bridge reports `{printable(str(self._status.get('state')))}` since"
+                f" {_clock(self._status.get('since'))}; start it on the Pi: systemctl status cantomqtt",
+            )
+        bus_state = printable(str(self._status.get("bus_state")))
+        if bus_state in {"bus_off", "down"}:
+            raise LinkError(
+                "bus_off",
+                f"the bridge reports the CAN bus as `{bus_state}` since {_clock(self._status.get('since'))}; check its"
+                " wiring and termination, then on the Pi: ip -details link show can0",
+            )
+
+    async def trigger(self, name: ModuleName) -> None:
+        """See ``ports.Bus``."""
+        payload = can_mqtt.encode_outbound(can_mqtt.ota_trigger(name))
+        await asyncio.to_thread(self._session.publish, can_mqtt.TOPIC_OUTBOUND, payload, qos=1)
+
+    async def report(self, name: ModuleName, since: float) -> Reported:
+        """See ``ports.Bus``."""
+        known = self._reports.get(name.key)
+        if known is not None and known.at > since:
+            return known
+        entry = (since, self._loop.create_future())
+        self._waiting.setdefault(name.key, []).append(entry)
+        try:
+            return await entry[1]
+        finally:
+            self._waiting[name.key].remove(entry)
+
+    def condition(self, index: int) -> object:
+        """See ``ports.Bus``."""
+        at, value = self._values.get(index, (float("-inf"), None))
+        return value if time.monotonic() - at <= self._conditions[index].max_age else None
+
+
+def _json_object(payload: bytes) -> dict[str, t.Any] | None:
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _reported(value: object) -> Reported | None:
+    if not isinstance(value, dict) or not isinstance(value.get("at"), float | int):
+        return None
+    version = esp_image.parse_version(str(value.get("version")))
+    return Reported(version, float(value["at"])) if version else None
+
+
+def _clock(epoch: object) -> str:
+    if not isinstance(epoch, float | int):
+        return "an unknown time"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
+    except (OverflowError, OSError, ValueError):
+        return "an unknown time"

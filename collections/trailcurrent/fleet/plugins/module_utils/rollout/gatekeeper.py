@@ -1,0 +1,86 @@
+"""Whether updates are wanted on this RV just now: the inhibit file and the preconditions (FIELD.md, update locks)."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import pathlib
+import time
+import typing as t
+
+from ..text import printable
+from .preconditions import Precondition
+
+if t.TYPE_CHECKING:
+    from .engine import World
+    from .ports import Bus
+
+POLL: t.Final = 0.1  # s between two looks at values that the bus brings
+INHIBIT_LIMIT: t.Final = 1000  # bytes read of the inhibit file
+
+
+class Gatekeeper:
+    """Asked at every start of a module. An ``override`` (a reason, which the journal keeps) opens every gate."""
+
+    def __init__(
+        self,
+        inhibit_file: pathlib.Path,
+        conditions: collections.abc.Sequence[Precondition],
+        override: str | None,
+        bus: Bus,
+    ) -> None:
+        self._inhibit_file = inhibit_file
+        self._conditions = conditions
+        self._override = override
+        self._bus = bus
+
+    def announce(self, world: World) -> None:
+        """Record the override."""
+        if self._override is not None:
+            world.tell(None, "override", f"inhibit file and preconditions are overridden: {printable(self._override)}")
+
+    async def refusal(self) -> tuple[str, str] | None:
+        """Why no module may start now, as code and sentence; None when one may.
+
+        Waits for a value that has not come yet, as long as that value may be old.
+        """
+        if self._override is not None:
+            return None
+        return self._inhibited() or await self._unmet()
+
+    def _inhibited(self) -> tuple[str, str] | None:
+        try:
+            with self._inhibit_file.open("rb") as file:
+                reason = printable(file.read(INHIBIT_LIMIT)) or "no reason given"
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            reason = f"it cannot be read: {error.strerror}"
+        return (
+            "inhibited",
+            f"not started, because {self._inhibit_file} asks for no updates ({reason}); remove the file, or give"
+            " `override` with a reason",
+        )
+
+    async def _unmet(self) -> tuple[str, str] | None:
+        for index, condition in enumerate(self._conditions):
+            value = await self._value(index, condition)
+            if value is None:
+                return (
+                    "precondition_unknown",
+                    f"not started, because {condition.source} brought no value of `{condition.field}` within"
+                    f" {condition.max_age:.0f} s ({condition.message}); check that source, or give `override`",
+                )
+            if not condition.holds(value):
+                return (
+                    "precondition_failed",
+                    f"not started: {condition.message} (saw {printable(str(value))}, expected {condition.sign}"
+                    f" {condition.bound}); make it true, or give `override` with a reason",
+                )
+        return None
+
+    async def _value(self, index: int, condition: Precondition) -> object:
+        end = time.monotonic() + condition.max_age
+        while (value := self._bus.condition(index)) is None and time.monotonic() < end:
+            await asyncio.sleep(POLL)
+        return value
