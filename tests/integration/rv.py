@@ -51,7 +51,7 @@ print(json.dumps(outcome))
 class Rv:
     """One RV. ``boards`` are its emulated modules by hostname; ``entries`` what the registry would say of them."""
 
-    def __init__(self, directory: pathlib.Path, broker: Mosquitto, *, bridge: bool = True) -> None:
+    def __init__(self, directory: pathlib.Path, broker: Mosquitto, *, old_bridge: bool = False) -> None:
         self.directory = directory
         self.broker = broker
         self.firmware = directory / "firmware"
@@ -59,7 +59,7 @@ class Rv:
         self.firmware.mkdir()
         self.boards: dict[str, EmulatedModule] = {}
         self.entries: list[dict[str, t.Any]] = []
-        self._with_bridge = bridge
+        self._old_bridge = old_bridge
         self._bus_settings = BusSettings().resolved()
         self._numbers = itertools.count(11)
         self._block = f"127.{random.randint(100, 200)}.{random.randint(0, 250)}"
@@ -71,8 +71,7 @@ class Rv:
     def __enter__(self) -> t.Self:
         self._thread.start()
         self._bus = self.call(self._open_bus())
-        if self._with_bridge:
-            self.start_bridge()
+        self.start_bridge()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,9 +97,12 @@ class Rv:
     # the bridge
 
     def start_bridge(self) -> None:
-        """Run the real bridge; returns when it says that it is online."""
+        """Run the real bridge, or one of the old kind; returns when it is online."""
         environment = os.environ | {
             "PYTHONPATH": PYTHONPATH,
+            "MQTT_BROKER_URL": self.broker.plain_url,
+            "MQTT_USERNAME": self.broker.username,
+            "MQTT_PASSWORD": self.broker.password,
             "BRIDGE_ENV_FILE": str(self.broker.env_file),
             "BRIDGE_STATE_DIR": str(self.directory / "bridge"),
             "CAN_INTERFACE": self._bus_settings.interface,
@@ -110,9 +112,23 @@ class Rv:
         }
         log = (self.directory / "bridge.log").open("ab")
         with log:
-            command = [sys.executable, "-m", "services.can_bridge"]
+            program = ["benchmarks/naive_bridge.py"] if self._old_bridge else ["-m", "services.can_bridge"]
+            command = [sys.executable, *program]
             self._bridge = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
-        self.await_bridge("online")
+        if self._old_bridge:
+            self._await_old_bridge()
+        else:
+            self.await_bridge("online")
+
+    def _await_old_bridge(self) -> None:
+        """It says nothing of itself: it is there when a frame of the bus arrives."""
+        command = [*self.broker.tool("mosquitto_sub"), "-t", "can/inbound", "-C", "1", "-W", str(int(BRIDGE_TIMEOUT))]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as listener:
+            while listener.poll() is None:
+                assert self._bus is not None
+                self._loop.call_soon_threadsafe(self._bus.send, 0x100, b"")
+                time.sleep(0.05)
+        assert listener.returncode == 0, (self.directory / "bridge.log").read_text()
 
     def stop_bridge(self) -> None:
         """End the bridge as systemd does."""

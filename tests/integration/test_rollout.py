@@ -371,6 +371,18 @@ def test_module_that_fell_back_later_is_shown_as_reverted(rv: Rv) -> None:
     assert (result["from_version"], result["to_version"]) == ("0.9.0", "1.0.0")
 
 
+def test_rv_with_an_old_bridge_is_served(tmp_path: pathlib.Path, mosquitto: Mosquitto) -> None:
+    """An old bridge has neither a status nor versions: that is no failure."""
+    with Rv(tmp_path, mosquitto, old_bridge=True) as rv:
+        rv.add()
+        rv.add(ota="http")
+        rv.ship("gnss_module", "1.0.0")
+        results = rv.roll_out()
+        assert [brief(result) for result in results] == [OK] * 2
+        assert [result["from_version"] for result in results] == [None] * 2
+        assert {result["status"] for result in rv.roll_out()} == {"up_to_date"}
+
+
 def test_precondition_on_the_bus_is_read_live(rv: Rv) -> None:
     rv.add()
     rv.ship("gnss_module", "1.0.0")

@@ -14,7 +14,7 @@ description:
   - Runs on the RV's Pi. Wakes each module over CAN, uploads its image, waits for the version that it reports after its
     boot, and puts the last good image back where the new one fails.
   - All modules are done at once, within O(parallel) upload slots. One module's failure never stops the others.
-  - What was proven is recorded in O(state_dir) at each change of phase: a run that was killed, or a Pi that lost
+  - What was proven is recorded in O(state_dir) at each change of phase. A run that was killed, or a Pi that lost
     power, is finished by the next run, and nothing that was proven is uploaded twice.
   - From a playbook the rollout runs detached on the Pi (in a transient systemd unit where there is one) and is followed
     from the controller, which shows a line for each change of phase. It bears a lost SSH connection. The same

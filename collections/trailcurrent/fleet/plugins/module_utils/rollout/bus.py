@@ -128,10 +128,11 @@ class MqttBus:
         known = self._reports.get(name.key)
         if known is not None and known.at > since:
             return known
-        entry = (since, self._loop.create_future())
+        waiting: asyncio.Future[Reported] = self._loop.create_future()
+        entry = (since, waiting)
         self._waiting.setdefault(name.key, []).append(entry)
         try:
-            return await entry[1]
+            return await waiting
         finally:
             self._waiting[name.key].remove(entry)
 
