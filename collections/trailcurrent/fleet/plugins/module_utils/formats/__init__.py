@@ -1,0 +1,1 @@
+"""Bytes and text <-> objects: no sockets, no files, no Ansible."""
