@@ -1,0 +1,1 @@
+"""One peer each, over sockets or processes."""
