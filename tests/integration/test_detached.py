@@ -137,7 +137,7 @@ def test_operator_sees_each_phase_and_the_task_fails_when_a_module_did(rv: Rv, t
     output = output_of(process)
     assert process.returncode == 2
     assert "localhost | esp32-00000B gnss_module: waking, triggered; it has 4 s to answer" in output
-    assert "localhost | esp32-00000B gnss_module: uploading, 200000 bytes; the module connects to 127." in output
+    assert "localhost | esp32-00000B gnss_module: uploading, 200000 bytes, between the module and 127." in output
     assert " % at " in output
     assert "localhost | esp32-00000B gnss_module: updated (0.9.0 -> 1.0.0, proof: version" in output
     assert "localhost | esp32-00000C gnss_module: not_reached" in output

@@ -40,9 +40,11 @@ def test_both_transports_known_and_found_out_are_updated_and_the_second_run_send
     assert [brief(result) for result in results] == [OK] * 6
     assert all(result["host_address"].startswith("127.") for result in results)
     assert [(result["from_version"], result["to_version"]) for result in results] == [("0.9.0", "1.0.0")] * 6
+    sent = [(board.triggers, board.attempts) for board in rv.boards.values()]
+    assert [attempts for _triggers, attempts in sent] == [1] * 6
     again = rv.roll_out()
     assert [result["status"] for result in again] == ["up_to_date"] * 6
-    assert [(board.triggers, board.attempts) for board in rv.boards.values()] == [(1, 1)] * 6
+    assert [(board.triggers, board.attempts) for board in rv.boards.values()] == sent
     assert rv.record(rv.entries[3]["hostname"])["ota"] == "http"
 
 
@@ -386,7 +388,7 @@ def test_rv_with_an_old_bridge_is_served(tmp_path: pathlib.Path, mosquitto: Mosq
 def test_precondition_on_the_bus_is_read_live(rv: Rv) -> None:
     rv.add()
     rv.ship("gnss_module", "1.0.0")
-    condition = {"can_id": "0x123", "field": "0:2", "test": ">= 1220", "max_age": 2.0, "message": "charge the battery"}
+    condition = {"can_id": "0x123", "field": "0:2", "test": ">= 1220", "max_age": 2.0, "hint": "charge the battery"}
     assert rv.roll_out(preconditions=[condition])[0]["code"] == "precondition_unknown"
     stopped = threading.Event()
     level = [1190]

@@ -145,7 +145,7 @@ options:
         description: How old the value may be, in seconds. Also how long to wait for one.
         type: float
         default: 30.0
-      message:
+      hint:
         description: What to tell the user when it is not met.
         type: str
         default: ''
@@ -232,7 +232,7 @@ EXAMPLES = r"""
         field: battery.voltage
         test: ">= 12.2"
         max_age: 60
-        message: the battery must have 12.2 V or more
+        hint: the battery must have 12.2 V or more
 """
 
 RETURN = r"""
@@ -361,7 +361,7 @@ PRECONDITION_OPTIONS: t.Final[options.Options] = {
     "field": {"type": "str", "default": ""},
     "test": {"type": "str", "required": True},
     "max_age": {"type": "float", "default": 30.0},
-    "message": {"type": "str", "default": ""},
+    "hint": {"type": "str", "default": ""},
 }
 
 ROLLOUT_OPTIONS: t.Final[options.Options] = {

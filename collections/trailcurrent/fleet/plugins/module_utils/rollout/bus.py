@@ -35,6 +35,7 @@ class MqttBus:
         self._waiting: dict[str, list[tuple[float, asyncio.Future[Reported]]]] = {}
         self._status: dict[str, t.Any] | None = None
         self._heard = asyncio.Event()
+        self._news = asyncio.Event()
         watched = {condition.can_id for condition in conditions if condition.can_id is not None}
         self._watched = {b"%x" % identifier for identifier in watched | {can_mqtt.ID_VERSION}}
 
@@ -67,7 +68,7 @@ class MqttBus:
         if not retained:  # a retained value has no age
             for index, condition in enumerate(self._conditions):
                 if condition.topic == topic:
-                    self._values[index] = (time.monotonic(), condition.value_of_payload(payload))
+                    self._take_value(index, condition.value_of_payload(payload))
 
     def _take_frame(self, payload: bytes) -> None:
         try:
@@ -79,7 +80,7 @@ class MqttBus:
             self._take_report(report.name.key, Reported(report.version, time.time()))
         for index, condition in enumerate(self._conditions):
             if condition.can_id == frame.identifier:
-                self._values[index] = (time.monotonic(), condition.value_of_frame(frame.data))
+                self._take_value(index, condition.value_of_frame(frame.data))
 
     def _take_versions(self, payload: bytes) -> None:
         for key, value in (_json_object(payload) or {}).items():
@@ -136,10 +137,23 @@ class MqttBus:
         finally:
             self._waiting[name.key].remove(entry)
 
-    def condition(self, index: int) -> object:
+    async def condition(self, index: int) -> object:
         """See ``ports.Bus``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._conditions[index].max_age):
+                while (value := self._fresh(index)) is None:
+                    self._news.clear()
+                    await self._news.wait()
+                return value
+        return None
+
+    def _fresh(self, index: int) -> object:
         at, value = self._values.get(index, (float("-inf"), None))
         return value if time.monotonic() - at <= self._conditions[index].max_age else None
+
+    def _take_value(self, index: int, value: object) -> None:
+        self._values[index] = (time.monotonic(), value)
+        self._news.set()
 
 
 def _json_object(payload: bytes) -> dict[str, t.Any] | None:

@@ -77,16 +77,9 @@ class _Delivery:
         return await mdns.find_address(self._module.name, timeout=self._left(), fixed=self._module.address)
 
     async def by_http(self) -> Uploaded:
-        address = await self._address()
-        port = self._module.port or HTTP_PORT
-        while not await http_ota.accepts(address, port, timeout=1.0):
-            if not self._left():
-                raise self._silence(address, f"TCP port {port}")
-            await asyncio.sleep(0.2)
-        return await self._http(address, port)
+        return await self._http(await self._address(), self._module.port or HTTP_PORT)
 
     async def _http(self, address: str, port: int) -> Uploaded:
-        self._ready(address)
         return await http_ota.upload(
             self._module.name.text,
             address,
@@ -95,6 +88,7 @@ class _Delivery:
             ready_timeout=max(self._left(), 1.0),
             upload_timeout=self._options.upload_timeout,
             progress=self._steps.progress,
+            connected=self._ready,
         )
 
     async def by_espota(self, *, or_http: bool) -> tuple[str, Uploaded]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import collections.abc
 import pathlib
-import time
 import typing as t
 
 from ..text import printable
@@ -15,7 +13,6 @@ if t.TYPE_CHECKING:
     from .engine import World
     from .ports import Bus
 
-POLL: t.Final = 0.1  # s between two looks at values that the bus brings
 INHIBIT_LIMIT: t.Final = 1000  # bytes read of the inhibit file
 
 
@@ -64,23 +61,17 @@ class Gatekeeper:
 
     async def _unmet(self) -> tuple[str, str] | None:
         for index, condition in enumerate(self._conditions):
-            value = await self._value(index, condition)
+            value = await self._bus.condition(index)
             if value is None:
                 return (
                     "precondition_unknown",
                     f"not started, because {condition.source} brought no value of `{condition.field}` within"
-                    f" {condition.max_age:.0f} s ({condition.message}); check that source, or give `override`",
+                    f" {condition.max_age:.0f} s ({condition.hint}); check that source, or give `override`",
                 )
             if not condition.holds(value):
                 return (
                     "precondition_failed",
-                    f"not started: {condition.message} (saw {printable(str(value))}, expected {condition.sign}"
+                    f"not started: {condition.hint} (saw {printable(str(value))}, expected {condition.sign}"
                     f" {condition.bound}); make it true, or give `override` with a reason",
                 )
         return None
-
-    async def _value(self, index: int, condition: Precondition) -> object:
-        end = time.monotonic() + condition.max_age
-        while (value := self._bus.condition(index)) is None and time.monotonic() < end:
-            await asyncio.sleep(POLL)
-        return value

@@ -312,7 +312,7 @@ class ModuleRun:
     def uploading(self, host_address: str, size: int) -> None:
         """The module answered: say so."""
         self._host_address = host_address
-        self._enter(Phase.UPLOADING, f"{size} bytes; the module connects to {host_address}")
+        self._enter(Phase.UPLOADING, f"{size} bytes, between the module and {host_address}")
 
     def progress(self, state: dict[str, t.Any]) -> None:
         """Say how far the upload is, in memory only."""

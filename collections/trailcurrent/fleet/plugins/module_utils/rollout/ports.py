@@ -25,8 +25,8 @@ class Bus(t.Protocol):
     async def report(self, name: ModuleName, since: float) -> Reported:
         """What ``name`` reported after ``since`` (epoch seconds), as soon as it has."""
 
-    def condition(self, index: int) -> object:
-        """A fresh value for the precondition of that index, or None."""
+    async def condition(self, index: int) -> object:
+        """The value for that precondition, no older than its ``max_age``; None when none comes in that time."""
 
 
 class Courier(t.Protocol):

@@ -1,7 +1,7 @@
 """What must be true before a module is woken: battery full enough, RV not moving, ...
 
 A precondition names a source (an MQTT ``topic`` or a ``can_id``), a ``field`` in what arrives there, a ``test`` on its
-value, how old the value may be (``max_age``, seconds) and the ``message`` for the user when it is not met.
+value, how old the value may be (``max_age``, seconds) and the ``hint`` for the user when it is not met.
 
 - Of a topic's JSON, ``field`` is a dotted path (``battery.voltage``); without a field the payload itself is the value.
 - Of a CAN frame, ``field`` is ``<first byte>:<length>[:little][:signed]``, for instance ``2:2`` (big-endian, as
@@ -46,7 +46,7 @@ class Precondition:
     sign: str
     bound: float | str | bool | None
     max_age: float
-    message: str
+    hint: str
 
     @property
     def source(self) -> str:
@@ -101,8 +101,8 @@ def parse_precondition(options: collections.abc.Mapping[str, t.Any]) -> Precondi
             options, f"has the test {options.get('test')!r}, expected an operator and a value, as in `>= 12.2`"
         )
     max_age = float(options.get("max_age") or DEFAULT_MAX_AGE)
-    condition = Precondition(topic, can_id, field, test[1], _bound(test[2]), max_age, str(options.get("message") or ""))
-    return dataclasses.replace(condition, message=condition.message or f"{condition.source} {field} must be {test[0]}")
+    condition = Precondition(topic, can_id, field, test[1], _bound(test[2]), max_age, str(options.get("hint") or ""))
+    return dataclasses.replace(condition, hint=condition.hint or f"{condition.source} {field} must be {test[0]}")
 
 
 def _bound(text: str) -> float | str | bool | None:

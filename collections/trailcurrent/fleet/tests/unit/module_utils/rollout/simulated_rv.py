@@ -119,11 +119,11 @@ class SimulatedRv:
 
     async def report(self, name: ModuleName, since: float) -> Reported:
         board = self.boards[name.key]
-        while not board.reported or board.reported[-1].at <= since:
+        while not board.reported or board.reported[-1].at <= since:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         return board.reported[-1]
 
-    def condition(self, index: int) -> object:
+    async def condition(self, index: int) -> object:
         return self.conditions.get(index)
 
     # ports.Courier

@@ -151,13 +151,17 @@ def test_condition_counts_live_values_only_and_only_while_they_are_fresh() -> No
     async def act(session: Session, bus: MqttBus) -> None:
         session.deliver("energy", b'{"v": 12.6}', True)
         await asyncio.sleep(0.01)
-        assert bus.condition(0) is None  # a retained value has no age
+        assert await bus.condition(0) is None  # a retained value has no age
         session.deliver("energy", b'{"v": 12.5}', False)
         session.deliver(can_mqtt.TOPIC_INBOUND, can_mqtt.encode_inbound(can_mqtt.Frame(0x123, b"\x05")).encode(), False)
         await asyncio.sleep(0.01)
-        assert (bus.condition(0), bus.condition(1)) == (12.5, 5)
+        assert (await bus.condition(0), await bus.condition(1)) == (12.5, 5)
         await asyncio.sleep(0.35)
-        assert (bus.condition(0), bus.condition(1)) == (None, 5)
+        assert (await bus.condition(0), await bus.condition(1)) == (None, 5)
+        waiting = asyncio.ensure_future(bus.condition(0))
+        await asyncio.sleep(0.01)
+        session.deliver("energy", b'{"v": 12.4}', False)
+        assert await waiting == 12.4
 
     on_bus(
         act,

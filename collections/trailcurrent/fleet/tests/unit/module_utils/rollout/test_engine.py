@@ -266,7 +266,7 @@ def test_inhibit_file_holds_back_and_its_text_is_the_reason(make_rv: MakeRv) -> 
 
 def test_unmet_precondition_holds_back(make_rv: MakeRv) -> None:
     rv = make_rv("ok")
-    battery = parse_precondition({"topic": "e", "field": "v", "test": ">= 12.2", "max_age": 0.3, "message": "charge"})
+    battery = parse_precondition({"topic": "e", "field": "v", "test": ">= 12.2", "max_age": 0.3, "hint": "charge"})
     assert rv.roll_out(preconditions=(battery,))[A].code == "precondition_unknown"
     rv.conditions[0] = 11.9
     result = rv.roll_out(preconditions=(battery,))[A]

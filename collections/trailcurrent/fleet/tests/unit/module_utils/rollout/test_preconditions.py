@@ -15,7 +15,7 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.rollout.precond
     parse_precondition,
 )
 
-BATTERY = {"topic": "energy/status", "field": "battery.voltage", "test": ">= 12.2", "max_age": 60, "message": "charge"}
+BATTERY = {"topic": "energy/status", "field": "battery.voltage", "test": ">= 12.2", "max_age": 60, "hint": "charge"}
 
 
 def test_battery_example_reads_a_nested_field() -> None:
@@ -23,7 +23,7 @@ def test_battery_example_reads_a_nested_field() -> None:
     assert condition.value_of_payload(b'{"battery": {"voltage": 12.6}}') == 12.6
     assert condition.holds(12.2)
     assert not condition.holds(12.19)
-    assert (condition.max_age, condition.message, condition.source) == (60, "charge", "energy/status")
+    assert (condition.max_age, condition.hint, condition.source) == (60, "charge", "energy/status")
 
 
 @pytest.mark.parametrize(
