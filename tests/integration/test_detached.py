@@ -15,7 +15,7 @@ import typing as t
 import pytest
 
 from tests.integration.broker import Mosquitto
-from tests.integration.rv import ROOT, Rv, brief
+from tests.integration.rv import PROCESS, ROOT, Rv, brief
 from virtual_rv.module import Faults, State
 
 OK = ("updated", None, "version")
@@ -42,12 +42,24 @@ def module(rv: Rv, *ansible: str, **changes: t.Any) -> dict[str, t.Any]:
     return t.cast("dict[str, t.Any]", json.loads(done.stdout))
 
 
+def news(rv: Rv, run: str, offset: int) -> dict[str, t.Any]:
+    """What happened since, by the command that the action plugin sends."""
+    done = subprocess.run(
+        [sys.executable, "-m", PROCESS, "follow", str(rv.state), run, str(offset), "5"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "collections")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return t.cast("dict[str, t.Any]", json.loads(done.stdout))
+
+
 def follow(rv: Rv, run: str) -> tuple[list[dict[str, t.Any]], dict[str, t.Any]]:
     """Everything that happened in ``run``, and its outcome."""
     events: list[dict[str, t.Any]] = []
     offset = 0
     while True:
-        answer = module(rv, follow={"run": run, "offset": offset, "wait": 5.0})
+        answer = news(rv, run, offset)
         assert "offset" in answer, answer
         offset = answer["offset"]
         events += answer["events"]
@@ -110,9 +122,9 @@ def test_killed_run_is_named_and_the_next_one_finishes_it(rv: Rv) -> None:
     rv.until(hostname, lambda board: board.state is State.UPDATING)
     os.kill(json.loads((rv.state / "lock").read_text())["pid"], signal.SIGKILL)
     time.sleep(0.2)
-    answer = module(rv, follow={"run": started["run"], "offset": 10_000, "wait": 5.0})
-    assert (answer["failed"], answer["code"]) == (True, "interrupted")
-    assert "run it again" in answer["msg"]
+    answer = news(rv, started["run"], 10_000)
+    assert answer["error"]["code"] == "interrupted"
+    assert "run it again" in answer["error"]["msg"]
     _events, outcome = follow(rv, module(rv, detach=True)["run"])
     assert [brief(result) for result in outcome["results"]] == [OK]
 
@@ -124,9 +136,22 @@ def test_stopped_run_says_so_and_leaves_a_module_that_the_next_one_picks_up(rv: 
     rv.until(hostname, lambda board: board.state is State.UPDATING)
     os.kill(json.loads((rv.state / "lock").read_text())["pid"], signal.SIGTERM)
     _events, outcome = follow(rv, started["run"])
-    assert outcome["error"]["code"] == "interrupted"
+    assert outcome["error"]["code"] == "stopped"
     assert rv.record(hostname)["attempt"]["phase"] == "uploading"
     assert [brief(result) for result in rv.roll_out()] == [OK]
+
+
+def test_run_that_died_is_started_again_by_itself_and_goes_on(rv: Rv, tmp_path: pathlib.Path) -> None:
+    hostname = rv.add(flash_rate=40_000)
+    rv.ship("gnss_module", "1.0.0", size=200_000)
+    process = play(rv, tmp_path)
+    rv.until(hostname, lambda board: board.state is State.UPDATING, 60.0)
+    os.kill(json.loads((rv.state / "lock").read_text())["pid"], signal.SIGKILL)
+    output = output_of(process)
+    assert process.returncode == 0, output
+    assert output.count("rollout started") == 2
+    assert "localhost | the rollout ended before its time; it goes on where it was" in output
+    assert rv.boards[hostname].version == "1.0.0"
 
 
 def test_operator_sees_each_phase_and_the_task_fails_when_a_module_did(rv: Rv, tmp_path: pathlib.Path) -> None:

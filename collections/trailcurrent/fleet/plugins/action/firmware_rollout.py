@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
 import typing as t
 
@@ -21,6 +23,10 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.rollout.outcome
 MODULE: t.Final = "trailcurrent.fleet.firmware_rollout"
 LINK_RETRY: t.Final = (1.0, 10.0)  # s between two looks for a lost Pi, doubled up to the second
 DEFAULT_LINK_TIMEOUT: t.Final = 600.0  # s; the module's own default
+FOLLOW_WAIT: t.Final = 5.0  # s that the Pi waits for something new before it answers
+RESTARTS: t.Final = (
+    2  # so often a run that died (a Pi that lost its power) is started again; then it is the user's turn
+)
 PERCENT_STEP: t.Final = 20  # a line for each so many percent of an upload
 MAX_LINE: t.Final = 500  # characters; what a hostile Pi sends does not flood the terminal
 
@@ -28,7 +34,7 @@ display = Display()
 
 
 class ActionModule(ActionBase):
-    """Runs the module in short calls: one that starts the rollout, and others that follow it."""
+    """Starts the rollout by one call of the module, and follows it by small commands."""
 
     _supports_check_mode = True
     _supports_async = False
@@ -39,39 +45,58 @@ class ActionModule(ActionBase):
         self._vars = task_vars or {}
         if self._task.check_mode:
             return self._execute_module(module_name=MODULE, task_vars=self._vars)
-        started = self._call({"detach": True})
-        if "run" not in started:
-            return started
-        host = self._vars.get("inventory_hostname", "?")
-        follower = _Follower(host)
-        follower.say("joined the same rollout, which is under way" if started["joined"] else "rollout started")
-        return self._follow(started["run"], follower)
+        follower = _Follower(self._vars.get("inventory_hostname", "?"))
+        for _attempt in range(1 + RESTARTS):
+            started = self._start()
+            if "run" not in started:
+                return started
+            follower.say("joined the same rollout, which is under way" if started["joined"] else "rollout started")
+            outcome = self._follow(started, follower)
+            if outcome.get("code") != "interrupted":
+                break
+            follower.say("the rollout ended before its time; it goes on where it was")
+        return outcome
 
-    def _follow(self, run: str, follower: _Follower) -> dict[str, t.Any]:
+    def _start(self) -> dict[str, t.Any]:
+        args = {**self._task.args, "detach": True}
+        return self._execute_module(module_name=MODULE, module_args=args, task_vars=self._vars)
+
+    def _follow(self, started: dict[str, t.Any], follower: _Follower) -> dict[str, t.Any]:
         offset = 0
         while True:
-            answer = self._call({"follow": {"run": run, "offset": offset}}, follower)
-            if "offset" not in answer:
-                return answer
-            offset = answer["offset"]
-            follower.show(answer["events"], answer["progress"])
-            if answer["outcome"] is not None and not answer["events"]:
-                return _result(answer["outcome"])
+            news = self._news(started, offset, follower)
+            if "error" in news:
+                return _failure(news["error"])
+            offset = news["offset"]
+            follower.show(news["events"], news["progress"])
+            if news["outcome"] is not None and not news["events"]:
+                return _result(news["outcome"])
 
-    def _call(self, more: dict[str, t.Any], follower: _Follower | None = None) -> dict[str, t.Any]:
-        """One short call of the module; a lost link is waited out, for the rollout goes on without it."""
-        args = {**self._task.args, **more}
+    def _news(self, started: dict[str, t.Any], offset: int, follower: _Follower) -> dict[str, t.Any]:
+        """What happened since; a lost link is waited out, for the rollout goes on without it."""
+        words = [started["python"], "-m", f"{started['package']}.process", "follow", started["state_dir"]]
+        words += [started["run"], str(offset), str(FOLLOW_WAIT)]
+        command = f"PYTHONPATH={shlex.quote(started['program'])} {shlex.join(words)}"
         limit = float(self._templar.template(self._task.args.get("link_timeout")) or DEFAULT_LINK_TIMEOUT)
         end, pause = time.monotonic() + limit, LINK_RETRY[0]
         while True:
             try:
-                return self._execute_module(module_name=MODULE, module_args=args, task_vars=self._vars)
-            except AnsibleConnectionFailure as lost:
-                if follower is None or time.monotonic() >= end:
-                    raise
+                return _parsed(self._low_level_execute_command(command))
+            except (AnsibleConnectionFailure, ValueError) as lost:
+                if time.monotonic() >= end:
+                    raise AnsibleConnectionFailure(f"{started['run']} goes on, but its RV was lost: {lost}") from lost
                 follower.say(f"link lost ({_one_line(str(lost))}); the rollout goes on there, looking for it again")
                 time.sleep(pause)
                 pause = min(2 * pause, LINK_RETRY[1])
+
+
+def _parsed(answer: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The last line is JSON; before it may stand a login banner. A link that died in the middle leaves none."""
+    lines = answer["stdout"].strip().splitlines()
+    news = json.loads(lines[-1]) if lines else None
+    if not isinstance(news, dict):
+        raise ValueError(answer["stderr"].strip() or "no answer")
+    return news
 
 
 class _Follower:
@@ -101,9 +126,13 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)[:MAX_LINE]
 
 
+def _failure(error: dict[str, t.Any]) -> dict[str, t.Any]:
+    return {"failed": True, "msg": error["msg"], "code": error["code"], "results": []}
+
+
 def _result(outcome: dict[str, t.Any]) -> dict[str, t.Any]:
     if "error" in outcome:
-        return {"failed": True, "msg": outcome["error"]["msg"], "code": outcome["error"]["code"], "results": []}
+        return _failure(outcome["error"])
     failure = failure_of(outcome)
     if failure:
         return {**outcome, "failed": True, "code": failure[0], "msg": failure[1]}

@@ -151,6 +151,7 @@ CODES: t.Final[dict[str, Code]] = {
     # the run itself
     "locked": Code("another run holds the lock", "wait for it, or look at who holds it"),
     "interrupted": Code("the run ended before its time", "run it again: it goes on where it was"),
+    "stopped": Code("somebody ended the run", "run it again: it goes on where it was"),
     "state_unwritable": Code("the state directory cannot be written", "free space, or check its owner"),
     "internal": Code("a defect in this project", "report it with the journal that the sentence names"),
 }

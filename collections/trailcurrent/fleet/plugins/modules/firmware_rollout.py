@@ -194,22 +194,6 @@ options:
     description: Start the rollout and return its name. Set by the action plugin.
     type: bool
     default: false
-  follow:
-    description: Return what happened in a run since an offset in its journal. Set by the action plugin.
-    type: dict
-    suboptions:
-      run:
-        description: The name of the run.
-        type: str
-        required: true
-      offset:
-        description: Where in the journal to begin, in bytes.
-        type: int
-        required: true
-      wait:
-        description: Seconds to wait for something new.
-        type: float
-        default: 5.0
 """
 
 EXAMPLES = r"""
@@ -311,23 +295,22 @@ joined:
   description: Whether the same request was under way already. For the action plugin.
   returned: with O(detach)
   type: bool
-events:
-  description: What happened. For the action plugin.
-  returned: with O(follow)
-  type: list
-  elements: dict
-offset:
-  description: Where the next events begin. For the action plugin.
-  returned: with O(follow)
-  type: int
-progress:
-  description: What each module is at. For the action plugin.
-  returned: with O(follow)
-  type: dict
-outcome:
-  description: How the run ended. For the action plugin.
-  returned: with O(follow)
-  type: dict
+program:
+  description: What follows the run. For the action plugin, as are the interpreter, the package and the state directory.
+  returned: with O(detach)
+  type: str
+python:
+  description: The interpreter of the run.
+  returned: with O(detach)
+  type: str
+package:
+  description: Where in RV(ignore:program) the follower is.
+  returned: with O(detach)
+  type: str
+state_dir:
+  description: The state directory of the run.
+  returned: with O(detach)
+  type: str
 """
 
 import typing as t
@@ -386,21 +369,11 @@ ROLLOUT_OPTIONS: t.Final[options.Options] = {
     "upload_attempts": {"type": "int", "default": 2},
     "link_timeout": {"type": "float", "default": 600.0},
     "detach": {"type": "bool", "default": False},
-    "follow": {
-        "type": "dict",
-        "options": {
-            "run": {"type": "str", "required": True},
-            "offset": {"type": "int", "required": True},
-            "wait": {"type": "float", "default": 5.0},
-        },
-    },
 }
 
 
 def roll_out(params: options.Options, run: Run) -> dict[str, t.Any]:
-    """Plan, start, follow or run the rollout, as the options say."""
-    if params["follow"]:
-        return {"changed": False, **process.follow(params, **params["follow"])}
+    """Plan, start or run the rollout, as the options say."""
     if run.check:
         return _with_diff(process.plan(params))
     if params["detach"]:

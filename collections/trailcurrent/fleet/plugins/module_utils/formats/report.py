@@ -143,7 +143,7 @@ def table(rvs: collections.abc.Sequence[Rv], width: int = MIN_WIDTH, kind: str =
     """
     columns = COLUMNS[kind]
     rows = [(row, note) for rv in rvs for row, note in _rows_of(rv, kind)]
-    widths = [_width(column, [row[i] for row, _ in rows]) for i, column in enumerate(columns)]
+    widths = [_width(column, [row[0][i] for row in rows]) for i, column in enumerate(columns)]
     lines = [_line([column.head for column in columns], widths), _line(["-" * size for size in widths], widths)]
     for row, note in rows:
         lines.append(_line(row, widths))

@@ -1,8 +1,14 @@
 """The detached run: started by one short call, followed by others, alive without any of them.
 
 ``start`` writes the request, puts the program where it outlives the call, and starts it as a transient unit of systemd
-(``trailcurrent-rollout``), or without systemd as a process of its own session. ``follow`` reads its journal. The same
-request joins the run under way; another one is refused and told who holds the lock (DESIGN.md, Running on the Pi).
+(``trailcurrent-rollout``), or without systemd as a process of its own session. The same request joins the run under
+way; another one is refused and told who holds the lock (DESIGN.md, Running on the Pi).
+
+    python -m …rollout.process run <run folder>
+    python -m …rollout.process follow <state_dir> <run> <offset> <wait>
+
+``follow`` prints what happened since an offset of the journal as one line of JSON. It is a command of some hundred
+bytes, where another call of the module would send the whole module again: an RV's link may have one bar and a price.
 """
 
 from __future__ import annotations
@@ -64,29 +70,35 @@ def _without_secrets(value: object) -> object:
 def start(options: collections.abc.Mapping[str, t.Any]) -> Json:
     """Start the rollout, or join the same one under way.
 
-    :returns: ``run`` (its name) and ``joined``
+    :returns: ``run`` (its name), ``joined``, and what ``follow`` needs (``python``, ``program``, ``package``,
+        ``state_dir``)
     :raises InputError: ``locked``; whatever is wrong with the options
     :raises LinkError: ``state_unwritable``, ``interrupted`` when it does not come up
     """
     Settings.from_options(options)  # bad options are this call's error, not a detached process's
     state_dir, digest = state_dir_of(options), request_digest(options)
     holder = Lock(state_dir).holder()
+    if holder is not None and holder.request != digest:
+        raise locked(holder)
+    program = _keep_program(state_dir, alone=holder is None)
+    way_back = {"program": program, "python": sys.executable, "package": __package__, "state_dir": str(state_dir)}
     if holder is not None:
-        if holder.request != digest:
-            raise locked(holder)
-        return {"run": holder.run, "joined": True}
+        return {"run": holder.run, "joined": True, **way_back}
     name = _new_name()
     folder = RunFolder(state_dir, name)
     folder.create()
     request = {"options": dict(options), "digest": digest, "run": name, "state_dir": str(state_dir)}
     write_atomically(folder.path / "request.json", json.dumps(request).encode(), 0o600)
-    _launch(folder, _keep_program(state_dir))
+    _launch(folder, program)
     _await_start(folder, state_dir)
-    return {"run": name, "joined": False}
+    return {"run": name, "joined": False, **way_back}
 
 
-def _keep_program(state_dir: pathlib.Path) -> str:
-    """A place for PYTHONPATH that outlives this call: Ansible removes the archive that this code came in."""
+def _keep_program(state_dir: pathlib.Path, *, alone: bool) -> str:
+    """A place for PYTHONPATH that outlives this call: Ansible removes the archive that this code came in.
+
+    :param alone: no run is under way, so that older programs can go
+    """
     here = pathlib.Path(__file__)
     archive = next((parent for parent in here.parents if parent.is_file()), None)
     if archive is None:
@@ -94,7 +106,7 @@ def _keep_program(state_dir: pathlib.Path) -> str:
     content = _own_part(archive)
     path = state_dir / "code" / f"{hashlib.sha256(content).hexdigest()}.zip"
     if not path.exists():
-        for old in path.parent.glob("*.zip"):
+        for old in path.parent.glob("*.zip") if alone else ():
             old.unlink(missing_ok=True)
         write_atomically(path, content)
     return str(path)
@@ -111,7 +123,7 @@ def _own_part(archive: pathlib.Path) -> bytes:
 
 
 def _launch(folder: RunFolder, program: str) -> None:
-    command = [sys.executable, "-m", str(__package__) + ".process", str(folder.path)]
+    command = [sys.executable, "-m", f"{__package__}.process", "run", str(folder.path)]
     if os.geteuid() == 0 and pathlib.Path("/run/systemd/system").is_dir():
         _launch_unit(command, program)
         return
@@ -151,13 +163,12 @@ def _await_start(folder: RunFolder, state_dir: pathlib.Path) -> None:
     raise LinkError("interrupted", f"the rollout {folder.name} did not start: {_log_tail(folder)}; run it again")
 
 
-def follow(options: collections.abc.Mapping[str, t.Any], run: str, offset: int, wait: float) -> Json:
+def follow(state_dir: pathlib.Path, run: str, offset: int, wait: float) -> Json:
     """What happened in ``run`` since byte ``offset`` of its journal; waits up to ``wait`` seconds for something.
 
     :returns: ``events``, ``offset``, ``progress``, and ``outcome`` when it has ended
     :raises LinkError: ``interrupted`` when the run died without an outcome
     """
-    state_dir = state_dir_of(options)
     folder = RunFolder(state_dir, run)
     end = time.monotonic() + wait
     while True:
@@ -217,12 +228,27 @@ async def _until_stopped(settings: Settings, folder: RunFolder) -> Json:
     try:
         return await task
     except asyncio.CancelledError:
-        raise InputError("interrupted", f"the rollout {folder.name} was stopped; run it again to go on") from None
+        raise InputError("stopped", f"the rollout {folder.name} was stopped; run it again to go on") from None
 
 
 def main(argv: collections.abc.Sequence[str]) -> int:
+    """``run`` or ``follow``; the exit status."""
+    if argv[0] == "follow":
+        return _print_news(pathlib.Path(argv[1]), argv[2], int(argv[3]), float(argv[4]))
+    return _run_request(pathlib.Path(argv[1]))
+
+
+def _print_news(state_dir: pathlib.Path, run: str, offset: int, wait: float) -> int:
+    try:
+        news = follow(state_dir, run, offset, wait)
+    except FleetError as error:
+        news = _error_outcome(error)
+    sys.stdout.write(json.dumps(news) + "\n")
+    return 0
+
+
+def _run_request(path: pathlib.Path) -> int:
     """The detached process: one request, one outcome."""
-    path = pathlib.Path(argv[0])
     request_file = path / "request.json"
     request = json.loads(request_file.read_bytes())
     request_file.unlink()  # it may hold passwords
