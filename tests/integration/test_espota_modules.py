@@ -1,4 +1,4 @@
-"""The espota link against faithful emulated modules, and against the faults that the field has (ESPOTA.md, last section)."""
+"""The espota link against faithful emulated modules, and against the faults of the field (ESPOTA.md, last section)."""
 
 from __future__ import annotations
 
