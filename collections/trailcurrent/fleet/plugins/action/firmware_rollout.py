@@ -43,8 +43,9 @@ class ActionModule(ActionBase):
         """Run the task."""
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
+        self._args = _without_nulls(self._task.args)
         if self._task.check_mode:
-            return self._execute_module(module_name=MODULE, task_vars=self._vars)
+            return self._execute_module(module_name=MODULE, module_args=self._args, task_vars=self._vars)
         follower = _Follower(self._vars.get("inventory_hostname", "?"))
         for _attempt in range(1 + RESTARTS):
             started = self._start()
@@ -58,7 +59,7 @@ class ActionModule(ActionBase):
         return outcome
 
     def _start(self) -> dict[str, t.Any]:
-        args = {**self._task.args, "detach": True}
+        args = {**self._args, "detach": True}
         return self._execute_module(module_name=MODULE, module_args=args, task_vars=self._vars)
 
     def _follow(self, started: dict[str, t.Any], follower: _Follower) -> dict[str, t.Any]:
@@ -88,6 +89,15 @@ class ActionModule(ActionBase):
                 follower.say(f"link lost ({_one_line(str(lost))}); the rollout goes on there, looking for it again")
                 time.sleep(pause)
                 pause = min(2 * pause, LINK_RETRY[1])
+
+
+def _without_nulls(args: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The task's arguments as the module takes them: the registry's unknowns are null, an option is absent instead."""
+    modules = args.get("modules")
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        return dict(args)
+    cleaned = [{key: value for key, value in module.items() if value is not None} for module in modules]
+    return {**args, "modules": cleaned}
 
 
 def _parsed(answer: dict[str, t.Any]) -> dict[str, t.Any]:

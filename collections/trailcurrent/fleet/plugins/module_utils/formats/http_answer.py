@@ -145,4 +145,4 @@ class HttpAnswer:
 
 def _headers(lines: collections.abc.Iterable[bytes]) -> dict[str, str]:
     pairs = (line.decode("latin-1").partition(":") for line in lines)
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
+    return {name.strip().lower(): value.strip() for name, _colon, value in pairs}

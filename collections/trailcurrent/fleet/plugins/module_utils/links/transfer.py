@@ -171,7 +171,7 @@ class Stream:
 
     def _read(self) -> None:
         # Also after a failed write: what the peer said before the connection broke is still to be read.
-        for _ in range(READS_AT_ONCE):
+        for _read in range(READS_AT_ONCE):
             try:
                 piece = self._connection.recv(READ_SIZE)
             except BlockingIOError:

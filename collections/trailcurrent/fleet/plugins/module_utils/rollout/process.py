@@ -279,4 +279,4 @@ def _error_outcome(error: FleetError) -> Json:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))
