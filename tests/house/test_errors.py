@@ -1,0 +1,37 @@
+"""docs/troubleshooting.md and errors.CODES: one row for each code, and each code can happen."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import CODES
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TABLE = ROOT / "docs/troubleshooting.md"
+PLUGINS = ROOT / "collections/trailcurrent/fleet/plugins"
+ROW = re.compile(r"^\| `(?P<code>\w+)` \| (?P<cause>.+?) \| (?P<remedy>.+?) \|$", re.MULTILINE)
+
+
+def rows() -> list[tuple[str, str, str]]:
+    return [match.group("code", "cause", "remedy") for match in ROW.finditer(TABLE.read_text())]
+
+
+def test_code_without_a_row_or_row_without_a_code_is_found() -> None:
+    assert sorted(code for code, _, _ in rows()) == sorted(CODES)
+
+
+def test_row_that_says_something_else_than_the_code_is_found() -> None:
+    """The row begins with the code's own cause and remedy; more may follow."""
+    wrong = [
+        code
+        for code, cause, remedy in rows()
+        if not cause.lower().startswith(CODES[code].cause.lower())
+        or not remedy.lower().startswith(CODES[code].remedy.lower())
+    ]
+    assert not wrong
+
+
+def test_code_that_nothing_uses_is_found() -> None:
+    source = "".join(path.read_text() for path in sorted(PLUGINS.rglob("*.py")) if path.name != "errors.py")
+    assert not [code for code in CODES if f'"{code}"' not in source]
