@@ -35,6 +35,7 @@ LOGGER: t.Final = logging.getLogger("can_bridge")
 FRAMES_AT_ONCE: t.Final = 64  # frames read in one turn, so that each side gets its own within some milliseconds
 TURN: t.Final = 0.25  # seconds; the longest wait, and how often the slow chores are looked at
 BUS_RETRY: t.Final = 0.001  # seconds until a full transmit queue is tried again: four frames' time on the bus
+BUS_RETRY_LIMIT: t.Final = 0.1  # seconds; doubled up to this: a bus on which nobody acknowledges takes nothing for days
 BUS_CHECK: t.Final = 1.0  # seconds between two looks at the bus's state, and attempts to open it
 COMMAND_AGE: t.Final = 5.0  # seconds; a light switch must not act when the bus comes back an hour later
 VERSIONS_PAUSE: t.Final = 0.5  # seconds between two messages on can/bridge/versions
@@ -73,6 +74,8 @@ class Bridge:
         self._stopping = False
         self._leaving = False
         self._bus_full = False
+        self._bus_retry = BUS_RETRY
+        self._bus_retry_at = 0.0
         self._bus_due = 0.0
         self._chores_due = 0.0
         self._status_due = 0.0
@@ -104,15 +107,35 @@ class Bridge:
             self._save_versions_now()
 
     def broker_up(self) -> None:
-        """Tell the broker, which may have forgotten it, what is retained."""
+        """Have the broker, which may have forgotten it, told what is retained.
+
+        Not now, but at this turn's end: paho sends what was not acknowledged before, an older status and older
+        versions among it, only after it told us of the connection, and the last one stays retained.
+        """
         LOGGER.info("connected to the MQTT broker at %s", self._settings.mqtt.url)
-        self._tell_status()
-        self._tell_versions()
+        self._versions_told = False
+        self._status_due = self._versions_due = self._chores_due = 0.0
 
     def broker_down(self, reason: str) -> None:
         """Take note; the link comes back by itself."""
         self._counters.broker_lost += 1
         LOGGER.warning("lost the MQTT broker at %s: %s", self._settings.mqtt.url, reason)
+
+    def listening(self, granted: bool) -> None:
+        """Log and tell that the broker keeps the commands from us, or does no more."""
+        if not self._status.deaf_is(not granted, time.time()):
+            return
+        if granted:
+            LOGGER.info("the MQTT broker lets us listen to %s again", TOPIC_OUTBOUND)
+        else:
+            LOGGER.error(
+                "the MQTT broker at %s does not let user %r subscribe to %s, so no command reaches the bus; "
+                "correct its access rules; trying again until it works",
+                self._settings.mqtt.url,
+                self._settings.mqtt.username,
+                TOPIC_OUTBOUND,
+            )
+        self._tell_status()
 
     def message(self, payload: bytes, retained: bool) -> None:
         """A message on ``can/outbound``: let it wait for its turn on the bus, or reject it with the reason."""
@@ -157,7 +180,8 @@ class Bridge:
                 reads.append(connection)
             if self._broker.want_write:
                 writes.append(connection)
-        readable, writable, _ = select.select(reads, writes, [], BUS_RETRY if self._bus_full else TURN)
+        pause = min(max(self._bus_retry_at - time.monotonic(), 0.0), TURN) if self._bus_full else TURN
+        readable, writable, _ = select.select(reads, writes, [], pause)
         return readable, writable
 
     def _read_bus(self) -> None:
@@ -205,6 +229,8 @@ class Bridge:
         self._counters.published += 1
 
     def _flush_to_bus(self) -> None:
+        if self._bus_full and time.monotonic() < self._bus_retry_at:
+            return
         self._bus_full = False
         while self._to_bus and self._bus.is_open:
             waiting = self._to_bus.pop(time.monotonic())
@@ -223,7 +249,10 @@ class Bridge:
         if not sent:
             self._to_bus.push_back(frame, since)
             self._bus_full = True
+            self._bus_retry_at = time.monotonic() + self._bus_retry
+            self._bus_retry = min(self._bus_retry * 2, BUS_RETRY_LIMIT)
             return False
+        self._bus_retry = BUS_RETRY
         self._counters.to_bus += 1
         return True
 

@@ -28,7 +28,7 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.mqtt_sess
 
 LOGGER: t.Final = logging.getLogger("can_bridge.broker")
 FIRST_DELAY: t.Final = 0.5  # seconds until the first attempt to come back; doubled at each
-LAST_DELAY: t.Final = 15.0  # seconds; a broker that is back is found within this time
+LAST_DELAY: t.Final = 15.0  # seconds; a broker that is back, or lets us listen again, is found within this time
 UNACKNOWLEDGED_LIMIT: t.Final = 1000  # QoS 1 messages on their way; the rest waits with us, bounded
 READS_AT_ONCE: t.Final = 64  # packets, so that the bus gets its turn within some milliseconds
 
@@ -41,6 +41,9 @@ class BrokerEvents(t.Protocol):
 
     def broker_down(self, reason: str) -> None:
         """The connection that was up is lost."""
+
+    def listening(self, granted: bool) -> None:
+        """The broker lets us listen to the topic, or does not: its access rules say no."""
 
     def message(self, payload: bytes, retained: bool) -> None:
         """A message on the topic that we listen to."""
@@ -75,6 +78,7 @@ class BrokerLink:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
+        self._client.on_subscribe = self._on_subscribe
         self._up = False
         self._messages = 0
         self._unacknowledged: collections.deque[mqtt.MQTTMessageInfo] = collections.deque()
@@ -83,6 +87,8 @@ class BrokerLink:
         self._deadline: float | None = None
         self._delay = FIRST_DELAY
         self._retry_at = clock()
+        self._ask_at: float | None = None
+        self._ask_delay = FIRST_DELAY
         self._said = ""
 
     @property
@@ -149,6 +155,8 @@ class BrokerLink:
             self._look_at_attempt(now)
         elif self._up:
             self._client.loop_misc()
+            if self._ask_at is not None and now >= self._ask_at:
+                self._subscribe()
         elif self._deadline is not None:
             if now >= self._deadline:
                 self._fail(f"{self._settings.url} took the connection, but does not answer as an MQTT broker does", now)
@@ -193,7 +201,7 @@ class BrokerLink:
             LOGGER.warning("%s; trying again until it works", reason)
 
     def _on_connect(
-        self, client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
+        self, _client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
     ) -> None:
         if reason.is_failure:
             self._fail(str(connack_error(self._settings, reason)), self._clock())
@@ -202,8 +210,22 @@ class BrokerLink:
         self._up = True
         self._said = ""
         self._delay = FIRST_DELAY
-        client.subscribe(self._topic, qos=1)
+        self._ask_delay = FIRST_DELAY
+        self._subscribe()
         self._events.broker_up()
+
+    def _subscribe(self) -> None:
+        self._ask_at = None
+        self._client.subscribe(self._topic, qos=1)
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _data: object, _mid: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        granted = not any(reason.is_failure for reason in reasons)
+        if not granted:
+            self._ask_at = self._clock() + self._ask_delay
+            self._ask_delay = min(self._ask_delay * 2, LAST_DELAY)
+        self._events.listening(granted)
 
     def _on_disconnect(
         self, _client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object

@@ -36,6 +36,7 @@ class Status:
 
     def __init__(self, now: float) -> None:
         self.counters = Counters()
+        self._deaf = False
         self._bus_state: BusState = "down"
         self._since = now
 
@@ -51,9 +52,16 @@ class Status:
         self._bus_state, self._since = bus_state, now
         return True
 
+    def deaf_is(self, deaf: bool, now: float) -> bool:
+        """Take note of whether the broker refuses us ``can/outbound``; whether it is news."""
+        if deaf == self._deaf:
+            return False
+        self._deaf, self._since = deaf, now
+        return True
+
     def online(self, now: float) -> str:
-        """The message of a bridge at work."""
-        return self._message("online", self._since, now)
+        """The message of a bridge at work: ``online``, or ``deaf`` while it can tell, but not be told."""
+        return self._message("deaf" if self._deaf else "online", self._since, now)
 
     def offline(self, now: float) -> str:
         """The message of a bridge that has ended, and the last will: its times are the connection's."""

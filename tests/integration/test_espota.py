@@ -543,13 +543,22 @@ def test_error_text_after_the_last_byte_is_no_success() -> None:
 
 
 def test_text_of_its_own_and_a_close_is_a_refusal_that_shows_it() -> None:
-    error = Run(last_words(b"1460OK, but no\r\n")).failed(RefusedError, "image_rejected")
+    big = os.urandom(8 << 20)  # more than the kernels buffer: not all of it is acknowledged
+    error = Run(last_words(b"1460OK, but no\r\n", after=4_096), image=big).failed(RefusedError, "image_rejected")
     assert "'OK, but no'" in str(error)
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_words_of_a_sketch_whose_ok_was_lost_leave_the_outcome_unknown(end: str) -> None:
+    run = Run(last_words(b"16384\r\nRebooting\r\n", end=end))
+    error = run.failed(UnknownOutcomeError, "outcome_unknown")
+    assert error.details["device_message"] == "Rebooting"
+    assert run.messages == ["Rebooting"]
 
 
 def test_endless_text_is_capped() -> None:
     run = Run(last_words(b"x" * 5_000 + b"\r\n"))
-    error = run.failed(RefusedError, "image_rejected")
+    error = run.failed(UnknownOutcomeError, "outcome_unknown")
     assert len(str(error.details["device_message"])) < 250
 
 

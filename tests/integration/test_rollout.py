@@ -349,6 +349,7 @@ def test_run_killed_in_any_phase_is_finished_by_the_next(rv: Rv, moment: str) ->
     process.wait()
     if moment == "booting":
         rv.until(hostname, lambda board: board.version == "1.1.0")
+        rv.await_versions()
     result = rv.roll_out(boot_timeout=4.0, ready_timeout=20.0)[0]
     if moment == "restoring":
         assert brief(result)[:2] == ("rolled_back", "silent_after_boot")

@@ -33,6 +33,19 @@ def test_the_last_will_says_offline() -> None:
     assert (document["state"], document["since"], document["at"]) == ("offline", 120.0, 120.0)
 
 
+def test_a_bridge_that_may_not_listen_is_not_online() -> None:
+    status = Status(100.0)
+    assert not status.deaf_is(False, 105.0)
+    assert status.deaf_is(True, 110.0)
+    assert not status.deaf_is(True, 120.0)
+    document = json.loads(status.online(130.0))
+    assert (document["state"], document["since"], document["at"]) == ("deaf", 110.0, 130.0)
+    assert json.loads(status.offline(130.0))["state"] == "offline"
+    assert status.deaf_is(False, 140.0)
+    document = json.loads(status.online(150.0))
+    assert (document["state"], document["since"]) == ("online", 140.0)
+
+
 def test_every_counter_is_told() -> None:
     status = Status(100.0)
     status.counters.rejected = 7

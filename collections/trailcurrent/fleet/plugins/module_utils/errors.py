@@ -81,7 +81,10 @@ CODES: t.Final[dict[str, Code]] = {
         "give its CA as `mqtt_ca_cert`, and check the name in `mqtt_url` and the clock",
     ),
     "broker_lost": Code("the connection to the broker was lost", "look at the broker's log, and run it again"),
-    "bridge_down": Code("the CAN bridge says that it is offline", "`systemctl status cantomqtt` on the Pi"),
+    "bridge_down": Code(
+        "the CAN bridge says that it is offline, or that the broker does not let it listen",
+        "`systemctl status cantomqtt` on the Pi",
+    ),
     "bus_off": Code(
         "the CAN controller is off or not there", "check the wiring and termination, then `ip -details link show can0`"
     ),
@@ -151,6 +154,7 @@ CODES: t.Final[dict[str, Code]] = {
     # the run itself
     "locked": Code("another run holds the lock", "wait for it, or look at who holds it"),
     "interrupted": Code("the run ended before its time", "run it again: it goes on where it was"),
+    "not_started": Code("the detached run did not come up", "read the log that the sentence shows, and run it again"),
     "stopped": Code("somebody ended the run", "run it again: it goes on where it was"),
     "state_unwritable": Code("the state directory cannot be written", "free space, or check its owner"),
     "internal": Code("a defect in this project", "report it with the journal that the sentence names"),

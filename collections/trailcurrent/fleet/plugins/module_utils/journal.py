@@ -23,8 +23,11 @@ import hashlib
 import json
 import os
 import pathlib
+import queue
+import re
 import shutil
 import tempfile
+import threading
 import time
 import typing as t
 
@@ -36,6 +39,7 @@ VOLATILE_PARENTS: t.Final = ("/run", "/dev/shm", tempfile.gettempdir())
 LOCK_PATIENCE: t.Final = 2.0  # s; a follower's probe holds the lock for microseconds only
 LOCK_POLL: t.Final = 0.05  # s
 RUNS_KEPT: t.Final = 20
+DIGEST: t.Final = re.compile(r"[0-9a-f]{64}")
 READ_LIMIT: t.Final = 256 * 1024  # bytes of events in one answer
 
 Json = dict[str, t.Any]
@@ -158,6 +162,7 @@ class Lock:
     def release(self) -> None:
         """Let the next one in; does nothing when this process does not hold it."""
         if self._handle is not None:
+            os.ftruncate(self._handle, 0)  # whoever takes it next must not be read as us
             os.close(self._handle)
             self._handle = None
 
@@ -213,6 +218,24 @@ def _user() -> str:
         return str(os.getuid())
 
 
+@contextlib.contextmanager
+def exclusive(path: pathlib.Path, patience: float) -> collections.abc.Iterator[None]:
+    """One process at a time in the block; the others wait for ``patience`` seconds.
+
+    :raises InputError: ``locked``
+    :raises LinkError: ``state_unwritable``
+    """
+    with _unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _flock(handle, fcntl.LOCK_EX, patience):
+            raise locked(None)
+        yield
+    finally:
+        os.close(handle)
+
+
 class RunFolder:
     """One run's events, progress and outcome: written by the run, read by whoever follows it.
 
@@ -229,20 +252,49 @@ class RunFolder:
         marker = hashlib.sha256(str(self.path).encode()).hexdigest()[:16]
         self._progress_name = f"trailcurrent-{os.getuid()}-{marker}.json"
         self._progress: dict[str, Json] = {}
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
 
     def create(self) -> None:
-        """Make the folder, for its owner's eyes alone, and forget the oldest runs."""
+        """Make the folder, for its owner's eyes alone, and forget the oldest runs and every run's request.
+
+        A request may hold passwords, and one that nobody read is of a run that never came up.
+        """
         with _unwritable(self.path):
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         runs = sorted(self.path.parent.iterdir(), key=lambda folder: folder.stat().st_mtime)
         for old in runs[:-RUNS_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
+        for request in self.path.parent.glob("*/request.json"):
+            request.unlink(missing_ok=True)
 
     def event(self, event: Json) -> None:
-        """Append one event. A full disk loses the event, never the run: records and outcome report that."""
+        """Append one event, by a thread: an SD card that takes its time must not stop eight uploads.
+
+        A full disk loses the event, never the run: records and outcome report that.
+        """
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_lines, daemon=True)
+            self._writer.start()
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
+        self._lines.put(line.encode())
+
+    def flush(self) -> None:
+        """Return when every event is written."""
+        if self._writer is not None:
+            self._lines.put(None)
+            self._writer.join()
+            self._writer = None
+
+    def _write_lines(self) -> None:
+        whole = True
         with contextlib.suppress(OSError), self._events.open("ab", buffering=0) as file:
-            file.write(line.encode())
+            while (line := self._lines.get()) is not None:
+                try:
+                    text = line if whole else b"\n" + line
+                    whole = file.write(text) == len(text)
+                except OSError:
+                    whole = False
 
     def events(self, offset: int) -> tuple[list[Json], int]:
         """The whole events from byte ``offset`` on, and where the next ones begin."""
@@ -253,7 +305,7 @@ class RunFolder:
         except OSError:
             return [], offset
         whole = chunk[: chunk.rfind(b"\n") + 1]
-        return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
+        return [event for line in whole.splitlines() if (event := _parsed(line))], offset + len(whole)
 
     def progress(self, subject: str, state: Json | None) -> None:
         """What ``subject`` is at just now, in memory only; None when it is done."""
@@ -272,20 +324,34 @@ class RunFolder:
         return read_json(self._progress_path()) or {}
 
     def finish(self, outcome: Json) -> None:
-        """Record the outcome, once, at the end.
+        """Record the outcome, once, at the end; in memory where the disk is full.
 
-        :raises LinkError: ``state_unwritable``
+        :raises LinkError: ``state_unwritable`` when it cannot be written anywhere
         """
-        self._progress_path().unlink(missing_ok=True)
-        write_atomically(self._outcome, json.dumps(outcome).encode(), 0o600)
+        self.flush()
+        content = json.dumps(outcome).encode()
+        try:
+            write_atomically(self._outcome, content, 0o600)
+            self._progress_path().unlink(missing_ok=True)
+        except LinkError:
+            write_atomically(self._progress_path(), json.dumps({"outcome": outcome}).encode(), 0o600)
 
     def outcome(self) -> Json | None:
         """How it ended; None as long as it has not."""
-        return read_json(self._outcome)
+        return read_json(self._outcome) or self.read_progress().get("outcome")
 
     def _progress_path(self) -> pathlib.Path:
         parent = next((p for p in VOLATILE_PARENTS if os.access(p, os.W_OK)), tempfile.gettempdir())
         return pathlib.Path(parent) / self._progress_name
+
+
+def _parsed(line: bytes) -> Json | None:
+    """One event; None for a line that a full disk tore."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
 
 
 class Records:
@@ -327,6 +393,8 @@ class ImageStore:
 
     def get(self, sha256: str) -> bytes | None:
         """The image; None when it is not here, or is damaged (an SD card forgets)."""
+        if not DIGEST.fullmatch(sha256):
+            return None  # it comes from a file, and would be a path
         try:
             image = self._path(sha256).read_bytes()
         except OSError:
@@ -335,8 +403,8 @@ class ImageStore:
 
     def prune(self, kept: collections.abc.Container[str]) -> None:
         """Remove what no module would go back to."""
-        for path in self._folder.glob("*.bin"):
-            if path.stem not in kept:
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            if path.stem not in kept:  # what a power cut left half-written, too
                 path.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> pathlib.Path:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import collections.abc
+import errno
 import socket
+import time
 import types
 import typing as t
 
 from .sockets import open_listener, reset
 
 STRANGERS_TOLD: t.Final = 5  # connections of strangers reported one by one; the rest is only counted
+SHORTAGES: t.Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})  # ours, not the connection's
+SHORTAGE_PAUSE: t.Final = 0.02  # s; the connection still waits, so whoever waits for the listener is woken at once
 
 
 class Door:
@@ -29,12 +33,16 @@ class Door:
         self._address = address
         self._message = message
         self._visitor: socket.socket | None = None
+        self._trouble: int | None = None
         self.listener = open_listener(host_ip, host_ports)
         self.port: int = self.listener.getsockname()[1]
         """Where the module has to connect."""
 
     def visited(self) -> bool:
-        """Whether the module is here; closes the strangers who came meanwhile. Never blocks."""
+        """Whether the module is here; closes the strangers who came meanwhile.
+
+        Never blocks, but for ``SHORTAGE_PAUSE`` where this machine lacks what a connection needs.
+        """
         while self._visitor is None:
             try:
                 connection, (peer, *_port) = self.listener.accept()
@@ -42,6 +50,9 @@ class Door:
                 return False
             except ConnectionAbortedError:
                 continue
+            except OSError as error:  # accept(2) also hands on the network's errors of the connection that it took
+                self._tell_trouble(error)
+                return False
             if peer == self._address:
                 connection.setblocking(False)
                 self._visitor = connection
@@ -71,6 +82,13 @@ class Door:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         self.close()
+
+    def _tell_trouble(self, error: OSError) -> None:
+        if error.errno != self._trouble:
+            self._trouble = error.errno
+            self._message(f"cannot take a connection at upload port {self.port}: {error.strerror}; waiting on")
+        if error.errno in SHORTAGES:
+            time.sleep(SHORTAGE_PAUSE)
 
     def _turn_away(self, connection: socket.socket, peer: str) -> None:
         reset(connection)

@@ -47,11 +47,14 @@ class Sent:
 def failure(end: End, sent: Sent, heard: AnswerReader) -> FleetError | None:
     """The error that an upload ended with; None when the module confirmed it.
 
-    A silent or late stream ended by our decision, so a text that is no known last word is no answer then.
+    A text that is no known last word (a chatty sketch's) is an answer only where the module itself ended the stream
+    before it had everything: after the last byte an `OK` that was lost may have followed it.
     """
+    whole = sent.acknowledged == sent.size
     if heard.succeeded:
-        return None if sent.acknowledged == sent.size else _early_success(sent)
-    if heard.failure is not None and end in (End.ANSWERED, End.CLOSED, End.RESET):
+        return None if whole else _early_success(sent)
+    final = heard.answered or not whole
+    if heard.failure is not None and final and end in (End.ANSWERED, End.CLOSED, End.RESET):
         code, family = heard.failure
         return family(
             code,
@@ -59,7 +62,7 @@ def failure(end: End, sent: Sent, heard: AnswerReader) -> FleetError | None:
             device_message=heard.message,
             **sent.details,
         )
-    if sent.acknowledged == sent.size:
+    if whole:
         return _unknown(end, sent, heard)
     code, seen, remedy = _BROKEN[end]
     return LinkError(code, f"{sent.tried}, then {seen}; {remedy}.", device_message=heard.message, **sent.details)
@@ -84,10 +87,12 @@ def _early_success(sent: Sent) -> FleetError:
 
 
 def _unknown(end: End, sent: Sent, heard: AnswerReader) -> FleetError:
-    seen = _BROKEN[end][1]
+    seen = f"then {_BROKEN[end][1]}, and its final answer was not heard"
+    if heard.message:
+        seen = f"and the module said {heard.message!r}, which is no final answer"
     return UnknownOutcomeError(
         "outcome_unknown",
-        f"{sent.tried}, then {seen}, and its final answer was not heard; its version report decides: run it again.",
+        f"{sent.tried}, {seen}; its version report decides: run it again.",
         device_message=heard.message,
         **sent.details,
     )

@@ -150,19 +150,19 @@ def _checked_timeout(options: Options) -> float:
 
 
 def _checked_url(url: str) -> str:
+    if "@" in urllib.parse.unquote(url):  # wherever it stands: a URL appears in errors and logs, and holds no secret
+        raise InputError(
+            "invalid_option",
+            "the MQTT broker's URL has an `@`, so it carries a user; write mqtts://host:8883, "
+            "and give `mqtt_username` and `mqtt_password` instead",
+        )
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
-    except ValueError as error:
+    except ValueError:  # it quotes what it could not read
         raise InputError(
-            "invalid_option", "the MQTT broker's URL has no valid port; write mqtts://host:8883", url=printable(url)
-        ) from error
-    if "@" in parts.netloc:  # the URL appears in errors and logs: no secret in it
-        raise InputError(
-            "invalid_option",
-            f"the MQTT broker's URL for {parts.hostname} carries a user; "
-            "give `mqtt_username` and `mqtt_password` instead",
-        )
+            "invalid_option", "the MQTT broker's URL has no valid host and port; write mqtts://host:8883"
+        ) from None
     if parts.scheme not in PORTS or not parts.hostname or port == 0:
         raise InputError(
             "invalid_option",

@@ -14,12 +14,12 @@ from ..errors import FleetError, LinkError
 from ..formats import can_mqtt, esp_image
 from ..formats.hostname import ModuleName, parse_hostname
 from ..links.mqtt_session import MqttSession
-from ..text import printable
+from ..text import clock, printable
 from .model import Reported
 from .preconditions import Precondition
 
 RETAINED_WAIT: t.Final = 0.5  # s; a broker sends what it retains right after the SUBACK, an old bridge retains nothing
-STATUS_PERIOD: t.Final = 10.0  # s between two status messages of our bridge
+LATEST: t.Final = float(1 << 33)  # epoch s; a later time is no time (PROTOCOLS.md says nothing of the year 2242)
 _IDENTIFIER = re.compile(rb'"identifier"\s*:\s*"0[xX]0*([0-9a-fA-F]+)"')
 
 
@@ -32,10 +32,13 @@ class MqttBus:
         self._conditions = conditions
         self._values: dict[int, tuple[float, object]] = {}
         self._reports: dict[str, Reported] = {}
-        self._waiting: dict[str, list[tuple[float, asyncio.Future[Reported]]]] = {}
+        self._kept: dict[str, Reported] = {}  # as the bridge keeps them
+        self._mark = 0
+        self._news: dict[str, tuple[int, Reported]] = {}  # what came since we listen, with its mark
+        self._waiting: dict[str, list[asyncio.Future[Reported]]] = {}
         self._status: dict[str, t.Any] | None = None
         self._heard = asyncio.Event()
-        self._news = asyncio.Event()
+        self._fresh_value = asyncio.Event()
         watched = {condition.can_id for condition in conditions if condition.can_id is not None}
         self._watched = {b"%x" % identifier for identifier in watched | {can_mqtt.ID_VERSION}}
 
@@ -63,7 +66,7 @@ class MqttBus:
         elif topic == can_mqtt.TOPIC_STATUS:
             self._status = _json_object(payload) or self._status
         elif topic == can_mqtt.TOPIC_VERSIONS:
-            self._take_versions(payload)
+            self._take_versions(payload, retained=retained)
             self._heard.set()
         if not retained:  # a retained value has no age
             for index, condition in enumerate(self._conditions):
@@ -82,20 +85,35 @@ class MqttBus:
             if condition.can_id == frame.identifier:
                 self._take_value(index, condition.value_of_frame(frame.data))
 
-    def _take_versions(self, payload: bytes) -> None:
+    def _take_versions(self, payload: bytes, *, retained: bool) -> None:
+        """What the bridge keeps. News only where the broker was away: else each report came by itself before."""
         for key, value in (_json_object(payload) or {}).items():
             report = _reported(value)
             with contextlib.suppress(FleetError):
                 if report is not None and key == parse_hostname(key).key:
-                    known = self._reports.get(key)
-                    if known is None or known.at < report.at:
+                    changed = self._kept.get(key) != report
+                    self._kept[key] = report
+                    if retained and changed and self._heard.is_set():
                         self._take_report(key, report)
+                    else:
+                        self._reports[key] = report
 
     def _take_report(self, key: str, report: Reported) -> None:
         self._reports[key] = report
-        for since, waiting in self._waiting.get(key, ()):
-            if report.at > since and not waiting.done():
+        self._mark += 1
+        self._news[key] = (self._mark, report)
+        for waiting in self._waiting.get(key, ()):
+            if not waiting.done():
                 waiting.set_result(report)
+
+    def kept_at(self, name: ModuleName) -> float | None:
+        """See ``ports.Bus``."""
+        kept = self._kept.get(name.key)
+        return kept.at if kept else None
+
+    def mark(self) -> int:
+        """See ``ports.Bus``."""
+        return self._mark
 
     def last_reports(self) -> collections.abc.Mapping[str, Reported]:
         """See ``ports.Bus``."""
@@ -109,13 +127,13 @@ class MqttBus:
             raise LinkError(
                 "bridge_down",
                 f"the CAN bridge reports `{printable(str(self._status.get('state')))}` since"
-                f" {_clock(self._status.get('since'))}; start it on the Pi: systemctl status cantomqtt",
+                f" {clock(self._status.get('since'))}; start it on the Pi: systemctl status cantomqtt",
             )
         bus_state = printable(str(self._status.get("bus_state")))
         if bus_state in {"bus_off", "down"}:
             raise LinkError(
                 "bus_off",
-                f"the bridge reports the CAN bus as `{bus_state}` since {_clock(self._status.get('since'))}; check its"
+                f"the bridge reports the CAN bus as `{bus_state}` since {clock(self._status.get('since'))}; check its"
                 " wiring and termination, then on the Pi: ip -details link show can0",
             )
 
@@ -124,26 +142,25 @@ class MqttBus:
         payload = can_mqtt.encode_outbound(can_mqtt.ota_trigger(name))
         await asyncio.to_thread(self._session.publish, can_mqtt.TOPIC_OUTBOUND, payload, qos=1)
 
-    async def report(self, name: ModuleName, since: float) -> Reported:
+    async def report(self, name: ModuleName, since: int) -> Reported:
         """See ``ports.Bus``."""
-        known = self._reports.get(name.key)
-        if known is not None and known.at > since:
+        mark, known = self._news.get(name.key, (0, None))
+        if known is not None and mark > since:
             return known
         waiting: asyncio.Future[Reported] = self._loop.create_future()
-        entry = (since, waiting)
-        self._waiting.setdefault(name.key, []).append(entry)
+        self._waiting.setdefault(name.key, []).append(waiting)
         try:
             return await waiting
         finally:
-            self._waiting[name.key].remove(entry)
+            self._waiting[name.key].remove(waiting)
 
     async def condition(self, index: int) -> object:
         """See ``ports.Bus``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._conditions[index].max_age):
                 while (value := self._fresh(index)) is None:
-                    self._news.clear()
-                    await self._news.wait()
+                    self._fresh_value.clear()
+                    await self._fresh_value.wait()
                 return value
         return None
 
@@ -153,7 +170,7 @@ class MqttBus:
 
     def _take_value(self, index: int, value: object) -> None:
         self._values[index] = (time.monotonic(), value)
-        self._news.set()
+        self._fresh_value.set()
 
 
 def _json_object(payload: bytes) -> dict[str, t.Any] | None:
@@ -165,16 +182,8 @@ def _json_object(payload: bytes) -> dict[str, t.Any] | None:
 
 
 def _reported(value: object) -> Reported | None:
-    if not isinstance(value, dict) or not isinstance(value.get("at"), float | int):
+    at = value.get("at") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or isinstance(at, bool) or not isinstance(at, float | int) or not 0 <= at < LATEST:
         return None
     version = esp_image.parse_version(str(value.get("version")))
-    return Reported(version, float(value["at"])) if version else None
-
-
-def _clock(epoch: object) -> str:
-    if not isinstance(epoch, float | int):
-        return "an unknown time"
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
-    except (OverflowError, OSError, ValueError):
-        return "an unknown time"
+    return Reported(version, float(at)) if version else None

@@ -18,8 +18,6 @@ Wake = collections.abc.Callable[[], collections.abc.Awaitable[None]]
 WAKE_PERIOD: t.Final = 5.0  # s between triggers while a module is silent; a busy one ignores them (PROTOCOLS.md, 0x00)
 LOOK_AGAIN: t.Final = 10.0  # s of silence at one address before its name is looked up again: DHCP may have moved it
 ESPOTA_HEAD_START: t.Final = 5.0  # s of silence before HTTP is tried on a module of unknown transport
-ESPOTA_PORT: t.Final = 3232
-HTTP_PORT: t.Final = 80
 
 
 class Courier:
@@ -77,7 +75,7 @@ class _Delivery:
         return await mdns.find_address(self._module.name, timeout=self._left(), fixed=self._module.address)
 
     async def by_http(self) -> Uploaded:
-        return await self._http(await self._address(), self._module.port or HTTP_PORT)
+        return await self._http(await self._address(), self._module.port or http_ota.PORT)
 
     async def _http(self, address: str, port: int) -> Uploaded:
         return await http_ota.upload(
@@ -99,17 +97,17 @@ class _Delivery:
                 if await self._invited(upload, address, min(patience, self._left())):
                     self._ready(upload.host_address)
                     return "espota", await upload.transfer(upload_timeout=self._options.upload_timeout)
-                if or_http and await http_ota.accepts(address, HTTP_PORT, timeout=1.0):
+                if or_http and await http_ota.accepts(address, http_ota.PORT, timeout=1.0):
                     break
                 if not self._left():
-                    raise self._silence(address, f"UDP port {self._module.port or ESPOTA_PORT}")
-        return "http", await self._http(address, HTTP_PORT)
+                    raise self._silence(address, f"UDP port {self._module.port or espota.PORT}")
+        return "http", await self._http(address, http_ota.PORT)
 
     def _espota_upload(self) -> espota.EspotaUpload:
         return espota.EspotaUpload(
             self._module.name.text,
             self._image,
-            port=self._module.port or ESPOTA_PORT,
+            port=self._module.port or espota.PORT,
             password=self._module.password,
             host_ip=self._options.host_ip,
             host_ports=parse_port_range(self._options.host_ports),

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
+import traceback
 import typing as t
 
 from ..errors import FleetError
@@ -77,14 +78,28 @@ class Rollout:
         self._gate = rules.Gate(options.max_failures)
         self._results: dict[str, Result] = {}
 
-    def plan(self) -> list[Result]:
+    async def plan(self) -> list[Result]:
         """What ``run`` would do, for check mode. Touches nothing."""
-        results = []
-        for task in self._tasks:
-            decision = rules.decide(task, self._options)
-            would = _settled(task, decision) if decision.act is rules.Act.SETTLE else _would(task, decision)
-            results.append(would)
-        return results
+        decided = [(task, rules.decide(task, self._options)) for task in self._tasks]
+        if all(decision.act is rules.Act.SETTLE for _task, decision in decided):
+            return [_settled(task, decision) for task, decision in decided]
+        obstacle = await self._obstacle()
+        return [self._planned(task, decision, obstacle) for task, decision in decided]
+
+    async def _obstacle(self) -> rules.Decision | None:
+        """What would keep every module from being started just now."""
+        try:
+            await self._world.bus.check()
+        except FleetError as broken:
+            return rules.Decision(rules.Act.SETTLE, Status.FAILED, broken.code, str(broken))
+        refusal = await self._world.gatekeeper.refusal()
+        return rules.Decision(rules.Act.SETTLE, Status.HELD_BACK, *refusal) if refusal else None
+
+    @staticmethod
+    def _planned(task: rules.Task, decision: rules.Decision, obstacle: rules.Decision | None) -> Result:
+        if decision.act is rules.Act.SETTLE:
+            return _settled(task, decision)
+        return _settled(task, obstacle) if obstacle else _would(task, decision)
 
     async def run(self) -> list[Result]:
         """Roll out; every module has a result, whatever happens to the others."""
@@ -92,13 +107,19 @@ class Rollout:
         if to_do:
             self._world.gatekeeper.announce(self._world)
             await self._check_way(to_do)
-        for number, wave in enumerate(rules.waves(to_do, self._options.canary)):
+        updates = [pair for pair in to_do if pair[1].act is rules.Act.UPDATE]
+        restorations = [pair for pair in to_do if pair[1].act is rules.Act.RESTORE]
+        await asyncio.gather(self._run_wave(restorations, canary=False), self._run_waves(updates))
+        with contextlib.suppress(OSError):
+            self._prune()
+        return [self._results[task.module.name.key] for task in self._tasks]
+
+    async def _run_waves(self, updates: collections.abc.Sequence[tuple[rules.Task, rules.Decision]]) -> None:
+        for number, wave in enumerate(rules.waves(updates, self._options.canary)):
             canary = number == 0 and self._options.canary > 0
             await self._run_wave(wave, canary=canary)
-            if canary and len(to_do) > len(wave):
+            if canary and len(updates) > len(wave):
                 await self._soak([task for task, _decision in wave])
-        self._prune()
-        return [self._results[task.module.name.key] for task in self._tasks]
 
     async def _check_way(self, to_do: list[tuple[rules.Task, rules.Decision]]) -> None:
         """Before the first trigger: a way that is known to be broken fails all, and wakes none."""
@@ -113,34 +134,48 @@ class Rollout:
         decision = rules.decide(task, self._options)
         if decision.act is not rules.Act.SETTLE:
             return task, decision
-        if decision.settles_attempt:
-            self._record_late_proof(task, decision)
-        elif task.reported and not task.record.reports:
-            self._write(task, dataclasses.replace(task.record, reports=True))
+        with contextlib.suppress(FleetError):  # what is known stays true where it cannot be written
+            self._record_settled(task, decision)
+        if self._options.canary and task.firmware and decision.status in {Status.HELD_BACK, Status.REVERTED}:
+            self._gate.hold_image(task.firmware.sha256, task.module.name.text)
         self._conclude(_settled(task, decision))
         return None
 
-    def _record_late_proof(self, task: rules.Task, decision: rules.Decision) -> None:
-        firmware = t.cast(Firmware, task.firmware)
-        proof = t.cast(Proof, decision.proof)
-        record = task.record.with_verified(Verified(firmware.sha256, firmware.version, proof, time.time()))
-        self._write(task, record)
-        self._world.images.put(firmware.sha256, firmware.content)
-
-    def _write(self, task: rules.Task, record: Record) -> None:
-        self._world.records.write(task.module.name.key, record.as_json())
+    def _record_settled(self, task: rules.Task, decision: rules.Decision) -> None:
+        """A proof that is new to us is kept, and its image: there must be something to go back to the next time."""
+        record = dataclasses.replace(task.record, reports=task.record.reports or task.reported is not None)
+        known_by_report = decision.status is Status.UP_TO_DATE and record.verified is None
+        if decision.settles_attempt or known_by_report:
+            firmware, proof = t.cast(Firmware, task.firmware), t.cast(Proof, decision.proof)
+            at = task.reported.at if task.reported else None
+            self._world.images.put(firmware.sha256, firmware.content)
+            record = record.with_verified(Verified(firmware.sha256, firmware.version, proof, time.time(), at))
+        if record != task.record:
+            self._world.records.write(task.module.name.key, record.as_json())
 
     async def _run_wave(
         self, wave: collections.abc.Sequence[tuple[rules.Task, rules.Decision]], *, canary: bool
     ) -> None:
-        # A task group would cancel the others at the first error; here each has its own result.
-        await asyncio.gather(*(self._run_one(task, decision, canary=canary) for task, decision in wave))
+        # A task group would cancel the others at the first error; here each has its own result, also for our defects.
+        runs = (self._run_one(task, decision, canary=canary) for task, decision in wave)
+        ends = await asyncio.gather(*runs, return_exceptions=True)
+        for (task, _decision), end in zip(wave, ends, strict=True):
+            if isinstance(end, Exception):
+                traceback.print_exception(end)
+                self._finish(_broken(task, end), canary=canary)
+            elif end is not None:
+                raise end
 
     async def _run_one(self, task: rules.Task, decision: rules.Decision, *, canary: bool) -> None:
         run = ModuleRun(task, self._options, self._world, self._slots, self._gate)
         result = await run.run(decision)
         await asyncio.to_thread(self._add_to_history, result)
-        self._gate.count(task.module.name.text, result.status, canary=canary)
+        self._finish(result, canary=canary)
+
+    def _finish(self, result: Result, *, canary: bool) -> None:
+        self._gate.count(result.module.name.text, result.status)
+        if canary:
+            self._gate.count_canary(result.module.name.text, result.status)
         self._conclude(result)
 
     def _add_to_history(self, result: Result) -> None:
@@ -158,11 +193,11 @@ class Rollout:
     async def _soak(self, canaries: collections.abc.Sequence[rules.Task]) -> None:
         """Leave the canaries running, and close the gate when one of them does not stay what it was."""
         end = time.monotonic() + self._options.soak
-        if self._options.soak > 0 and not self._gate.closed():
+        if self._options.soak > 0 and not self._gate.failed_canary:
             self._world.tell(
                 None, "soaking", f"the canaries run for {self._options.soak:.0f} s before the others start"
             )
-        while time.monotonic() < end and not self._gate.closed():
+        while time.monotonic() < end and not self._gate.failed_canary:
             await asyncio.sleep(min(SOAK_POLL, max(0.0, end - time.monotonic())))
             for task in canaries:
                 self._look_at(task)
@@ -174,14 +209,13 @@ class Rollout:
         decision = rules.decide(dataclasses.replace(task, record=record, reported=reported), Options())
         if result.status is Status.UPDATED and decision.status is Status.REVERTED:
             changed = dataclasses.replace(result, status=Status.REVERTED, code=decision.code, error=decision.sentence)
-            self._gate.count(task.module.name.text, changed.status, canary=True)
-            self._conclude(changed)
+            self._finish(changed, canary=True)
 
     def _prune(self) -> None:
         kept = set()
         for data in self._world.records.all():
             record = Record.from_json(data)
-            kept |= {part.sha256 for part in (record.verified, record.attempt) if part}
+            kept |= {part.sha256 for part in (record.verified, record.previous, record.attempt) if part}
         self._world.images.prune(kept)
 
 
@@ -203,6 +237,11 @@ def _settled(task: rules.Task, decision: rules.Decision) -> Result:
 
 def _last(task: rules.Task) -> Json | None:
     return task.record.history[-1] if task.record.history else None
+
+
+def _broken(task: rules.Task, defect: Exception) -> Result:
+    sentence = f"a defect stopped its update ({type(defect).__name__}: {defect}); report it with the log of this run"
+    return _unreachable(task, FleetError("internal", sentence))
 
 
 def _unreachable(task: rules.Task, broken: FleetError) -> Result:

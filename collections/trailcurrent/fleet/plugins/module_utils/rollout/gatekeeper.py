@@ -21,12 +21,12 @@ class Gatekeeper:
 
     def __init__(
         self,
-        inhibit_file: pathlib.Path,
+        inhibit_files: collections.abc.Sequence[pathlib.Path],
         conditions: collections.abc.Sequence[Precondition],
         override: str | None,
         bus: Bus,
     ) -> None:
-        self._inhibit_file = inhibit_file
+        self._inhibit_files = inhibit_files
         self._conditions = conditions
         self._override = override
         self._bus = bus
@@ -43,11 +43,13 @@ class Gatekeeper:
         """
         if self._override is not None:
             return None
-        return self._inhibited() or await self._unmet()
+        found = (self._inhibited(file) for file in self._inhibit_files)
+        return next((refusal for refusal in found if refusal), None) or await self._unmet()
 
-    def _inhibited(self) -> tuple[str, str] | None:
+    @staticmethod
+    def _inhibited(path: pathlib.Path) -> tuple[str, str] | None:
         try:
-            with self._inhibit_file.open("rb") as file:
+            with path.open("rb") as file:
                 reason = printable(file.read(INHIBIT_LIMIT)) or "no reason given"
         except FileNotFoundError:
             return None
@@ -55,7 +57,7 @@ class Gatekeeper:
             reason = f"it cannot be read: {error.strerror}"
         return (
             "inhibited",
-            f"not started, because {self._inhibit_file} asks for no updates ({reason}); remove the file, or give"
+            f"not started, because {path} asks for no updates ({reason}); remove the file, or give"
             " `override` with a reason",
         )
 

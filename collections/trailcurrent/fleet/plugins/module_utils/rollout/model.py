@@ -10,7 +10,7 @@ import typing as t
 from ..errors import InputError
 from ..formats import esp_image
 from ..formats.hostname import ModuleName, parse_hostname
-from ..formats.registry import check_type
+from ..formats.registry import TRANSPORTS, check_type
 from .preconditions import Precondition
 
 Version = tuple[int, int, int]
@@ -160,28 +160,32 @@ class Reported:
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-    """The image that was last proven to run on a module."""
+    """An image that was proven to run on a module. ``report_at`` is as in ``Attempt``."""
 
     sha256: str
     version: str
     proof: Proof
     at: float
+    report_at: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
     """An upload that was begun and not yet judged: what the next run finds after a power cut.
 
-    It is on disk before the trigger (``phase`` uploading), and again after the module's final answer (booting).
+    It is on disk before the trigger, and again with ``answered`` after the module's final answer. ``report_at`` is the
+    bridge's time of the last report that it had told us of by then: one with another time came later. Times are never
+    compared by size, because the clock of a Pi without a battery jumps.
     """
 
     sha256: str
     version: str
-    phase: Phase
     started: float
     answered: float | None = None
     from_version: str | None = None
     restoring: str | None = None  # the code for which the old image goes back
+    report_at: float | None = None
+    tries: int = 0  # how often the old image was put back in vain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +204,7 @@ class Record:
     ota: str | None = None
     reports: bool = False
     verified: Verified | None = None
+    previous: Verified | None = None  # what was verified before that, with other content
     attempt: Attempt | None = None
     refused: collections.abc.Mapping[str, Refusal] = dataclasses.field(default_factory=dict)
     history: tuple[Json, ...] = ()
@@ -208,10 +213,11 @@ class Record:
     def from_json(cls, data: Json) -> Record:
         """The record in ``data``; what cannot be read is left out: a lost record costs one upload, no module."""
         return cls(
-            ota=data.get("ota"),
+            ota=data.get("ota") if data.get("ota") in TRANSPORTS else None,
             reports=bool(data.get("reports")),
-            verified=_restore(Verified, data.get("verified"), proof=Proof),
-            attempt=_restore(Attempt, data.get("attempt"), phase=Phase),
+            verified=_restore(Verified, data.get("verified")),
+            previous=_restore(Verified, data.get("previous")),
+            attempt=_restore(Attempt, data.get("attempt")),
             refused={
                 sha256: refusal
                 for sha256, value in _dictionary(data.get("refused")).items()
@@ -238,7 +244,9 @@ class Record:
     def with_verified(self, verified: Verified) -> Record:
         """The same, with ``verified`` proven and nothing under way."""
         refused = {k: v for k, v in self.refused.items() if k != verified.sha256}
-        return dataclasses.replace(self, verified=verified, attempt=None, refused=refused)
+        other = self.verified is not None and self.verified.sha256 != verified.sha256
+        previous = self.verified if other else self.previous
+        return dataclasses.replace(self, verified=verified, previous=previous, attempt=None, refused=refused)
 
 
 _T = t.TypeVar("_T")
@@ -248,13 +256,24 @@ def _dictionary(data: object) -> Json:
     return data if isinstance(data, dict) else {}
 
 
-def _restore(kind: type[_T], data: object, **enums: type[enum.Enum]) -> _T | None:
+def _restore(kind: type[_T], data: object) -> _T | None:
+    """The object in ``data``; None where a name or the kind of a value is not what we write."""
     if not isinstance(data, dict):
         return None
+    hints = t.get_type_hints(kind)
     try:
-        return kind(**{key: enums[key](value) if key in enums else value for key, value in data.items()})
-    except (TypeError, ValueError):
+        return kind(**{name: _of_kind(value, hints[name]) for name, value in data.items()})
+    except (KeyError, TypeError, ValueError):
         return None
+
+
+def _of_kind(value: object, hint: t.Any) -> object:
+    kinds = t.get_args(hint) or (hint,)
+    if Proof in kinds:
+        return Proof(t.cast(str, value))
+    if isinstance(value, bool) or not isinstance(value, (*kinds, int) if float in kinds else kinds):
+        raise TypeError(f"{value!r} is no {hint}")
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

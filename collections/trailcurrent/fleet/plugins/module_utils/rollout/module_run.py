@@ -10,7 +10,6 @@ import typing as t
 
 from ..errors import FleetError, UnknownOutcomeError
 from ..formats import esp_image
-from ..links.transfer import Uploaded
 from . import rules
 from .model import Attempt, Firmware, Options, Phase, Proof, Refusal, Result, Status, Verified, Verify, Version
 from .rules import Judgement
@@ -19,7 +18,6 @@ if t.TYPE_CHECKING:
     from .engine import World
 
 PROGRESS_PERIOD: t.Final = 0.5  # s between two looks at the percentage
-STALE_GRACE: t.Final = 2.0  # s for another report after one that does not match: old boards restart up to 1 s late
 
 
 class ModuleRun:
@@ -38,64 +36,68 @@ class ModuleRun:
         self._stopwatch = Stopwatch()
         self._attempts = 0
         self._host_address: str | None = None
-        self._answered = 0.0  # epoch s of the last upload's final answer: a report counts only after it
+        self._sent: int | None = None  # the bus's mark when the last byte was acknowledged: reports count after it
         self._last_report: str | None = None
 
     async def run(self, decision: rules.Decision) -> Result:
         """Carry ``decision`` out."""
         try:
             if decision.act is rules.Act.RESTORE:
-                return await self._put_back(t.cast(str, decision.code), decision.sentence)
+                return await self._put_back(t.cast(str, decision.code), decision.sentence, begun_before=True)
             return await self._update(t.cast(Firmware, self._task.firmware))
         except FleetError as error:
             return await self._failed(error)
 
     async def _update(self, firmware: Firmware) -> Result:
-        begun = self._attempt(firmware.sha256, firmware.version)
-        try:
-            result = await self._upload(firmware, begun)
-        except UnknownOutcomeError as error:
-            return await self._after_upload(firmware, error)
-        if isinstance(result, Result):
-            return result
-        return await self._after_upload(firmware, None)
-
-    def _attempt(self, sha256: str, version: str, restoring: str | None = None) -> Attempt:
-        return Attempt(
-            sha256=sha256,
-            version=version,
-            phase=Phase.UPLOADING,
-            started=time.time(),
-            from_version=self._task.from_version,
-            restoring=restoring,
-        )
-
-    async def _upload(self, firmware: Firmware, begun: Attempt) -> Uploaded | Result:
-        """Upload within a slot, once more where the link broke."""
         self._stopwatch.enter(Phase.WAITING)
         if self._slots.locked():
             self._tell(Phase.WAITING, "for a free slot")
-        async with self._slots:
-            refusal = None if begun.restoring else (self._gate.closed() or await self._world.gatekeeper.refusal())
+        async with contextlib.AsyncExitStack() as slot:
+            await slot.enter_async_context(self._slots)
+            refusal = await self._world.gatekeeper.refusal() or self._gate.closed(firmware.sha256)
             if refusal:
                 return self._result(Status.HELD_BACK, refusal[0], error=refusal[1])
-            await asyncio.to_thread(self._world.images.put, firmware.sha256, firmware.content)
-            while True:
-                try:
-                    return await self._deliver(firmware, begun)
-                except FleetError as error:
-                    if error.code not in rules.RETRIED or self._attempts >= self._options.upload_attempts:
-                        self._count_failure(error)
-                        raise
-                    self._world.tell(self._module, "retry", f"{error}; it is tried again now")
+            try:
+                lost = await self._upload(firmware, self._attempt(firmware))
+            except FleetError as error:
+                self._count(rules.status_of_failure(error.code, None)[0])
+                raise
+            if not self._options.max_failures:
+                await slot.aclose()  # the next upload need not wait for this boot, but where its end may close the gate
+            return await self._after_upload(firmware, lost)
 
-    def _count_failure(self, error: FleetError) -> None:
-        """Before the slot is free: whoever takes it next must see the gate closed."""
-        if not isinstance(error, UnknownOutcomeError):
-            self._gate.count(self._module.name.text, rules.status_of_failure(error.code, None)[0])
+    def _attempt(self, firmware: Firmware, restoring: str | None = None, tries: int = 0) -> Attempt:
+        return Attempt(
+            sha256=firmware.sha256,
+            version=firmware.version,
+            started=time.time(),
+            from_version=self._task.from_version,
+            restoring=restoring,
+            report_at=self._report_at(),
+            tries=tries,
+        )
 
-    async def _deliver(self, firmware: Firmware, begun: Attempt) -> Uploaded:
+    def _report_at(self) -> float | None:
+        return self._world.bus.kept_at(self._module.name)
+
+    async def _upload(self, firmware: Firmware, begun: Attempt) -> UnknownOutcomeError | None:
+        """Upload, once more where the link broke; returns the error where only the outcome is unknown."""
+        await asyncio.to_thread(self._world.images.put, firmware.sha256, firmware.content)
+        while True:
+            try:
+                return await self._deliver(firmware, begun)
+            except FleetError as error:
+                if error.code not in rules.RETRIED or self._attempts >= self._options.upload_attempts:
+                    raise
+                self._world.tell(self._module, "retry", f"{error}; it is tried again now")
+
+    def _count(self, status: Status) -> None:
+        """While the slot is held: whoever takes it next must see the gate closed."""
+        self._gate.count(self._module.name.text, status)
+
+    async def _deliver(self, firmware: Firmware, begun: Attempt) -> UnknownOutcomeError | None:
         self._attempts += 1
+        self._sent = None
         await self._remember(attempt=begun)
         self._enter(Phase.WAKING, f"triggered; it has {self._options.ready_timeout:.0f} s to answer")
         steps = _Steps(self, len(firmware.content))
@@ -104,14 +106,14 @@ class ModuleRun:
             ota, uploaded = await self._world.courier.deliver(
                 self._module, firmware.content, self._options, known_ota=known, wake=self._wake, steps=steps
             )
-        except UnknownOutcomeError:
-            self._answered = time.time()
-            await self._remember_upload(attempt=rules.phase_after(begun, Phase.BOOTING))
-            raise
-        self._answered = time.time()
-        await self._remember_upload(attempt=rules.phase_after(begun, Phase.BOOTING, answered=self._answered), ota=ota)
+        except UnknownOutcomeError as lost:
+            self.all_sent()
+            return lost
+        self.all_sent()
         self._host_address = uploaded.host_address
-        return uploaded
+        answered = dataclasses.replace(begun, answered=time.time(), report_at=self._report_at())
+        await self._remember_upload(attempt=answered, ota=ota)
+        return None
 
     async def _remember_upload(self, **changes: t.Any) -> None:
         """What happened cannot be undone: a disk that cannot be written must not hide it."""
@@ -128,6 +130,7 @@ class ModuleRun:
         if verdict.judgement is Judgement.PROVEN:
             return await self._updated(firmware, t.cast(Proof, verdict.proof))
         if verdict.judgement is Judgement.OPEN:
+            self._count(Status.UNKNOWN)
             return self._result(Status.UNKNOWN, verdict.code, error=str(lost), to=firmware.version)
         if verdict.judgement is Judgement.NOT_WRITTEN:
             await self._remember(attempt=None)
@@ -139,6 +142,7 @@ class ModuleRun:
     async def _reject(self, firmware: Firmware, verdict: rules.Verdict) -> Result:
         code = t.cast(str, verdict.code)
         sentence = self._sentence(code, firmware)
+        self._count(Status.ROLLED_BACK)
         await self._refuse(firmware, code, sentence)
         if verdict.judgement is Judgement.WENT_BACK:
             await self._remember(attempt=None)
@@ -161,26 +165,28 @@ class ModuleRun:
             " the new nor the old version",
         }[code]
 
-    async def _put_back(self, code: str, sentence: str) -> Result:
-        """Bring the last good image back, and prove that."""
+    async def _put_back(self, code: str, sentence: str, *, begun_before: bool = False) -> Result:
+        """Bring the last good image back, and prove that. It waits for no slot: the module is out of service.
+
+        :param begun_before: by another run; since then the owner may have closed the gate
+        """
+        refusal = await self._world.gatekeeper.refusal() if begun_before else None
+        if refusal:
+            return self._result(Status.HELD_BACK, refusal[0], error=refusal[1])
         good = self._good_image()
         if good is None or not self._options.rollback:
             why = "there is no image to go back to" if good is None else "`rollback` is off"
-            await self._remember(attempt=None)
             return self._result(
                 Status.FAILED, code, error=f"{sentence}; {why}: flash it by cable or ship a better image"
             )
         self._world.tell(self._module, "restoring", f"{sentence}; {good.version} goes back")
-        begun = self._attempt(good.sha256, good.version, restoring=code)
-        begun = dataclasses.replace(begun, answered=time.time())
+        before = self._task.record.attempt if begun_before else None
+        self._attempts = 0
         try:
-            await self._upload(good, begun)
-            answered = True
-        except UnknownOutcomeError:
-            answered = False
+            lost = await self._upload(good, self._attempt(good, code, tries=1 + (before.tries if before else 0)))
         except FleetError as error:
             return self._lost(error, sentence)
-        verdict = await self._prove(good, answered=answered, before=frozenset())
+        verdict = await self._prove(good, answered=lost is None, restoring=True)
         if verdict.judgement is not Judgement.PROVEN:
             return self._result(
                 Status.FAILED,
@@ -202,43 +208,46 @@ class ModuleRun:
         )
 
     def _good_image(self) -> Firmware | None:
-        verified = self._record.verified
+        """The image to go back to: the last proven one, or the one before where the module did not keep that."""
+        verified, previous = self._record.verified, self._record.previous
+        if previous and verified and self._task.from_version == previous.version != verified.version:
+            verified = previous
         content = self._world.images.get(verified.sha256) if verified else None
         return Firmware(verified.sha256, verified.version, content) if verified and content is not None else None
 
-    async def _prove(
-        self, firmware: Firmware, *, answered: bool, before: frozenset[Version] | None = None
-    ) -> rules.Verdict:
+    async def _prove(self, firmware: Firmware, *, answered: bool, restoring: bool = False) -> rules.Verdict:
         verify = self._options.verify
         self._last_report = None
         if answered and verify is Verify.NONE:
             return rules.Verdict(Judgement.PROVEN, Proof.UPLOAD)
         self._enter(Phase.BOOTING, f"it has {self._options.boot_timeout:.0f} s to report its version")
-        earlier = rules.versions_before(self._record, self._task.from_version) if before is None else before
+        earlier = frozenset() if restoring else rules.versions_before(self._record, self._task.from_version)
         report = await self._report(firmware.comparable)
         if report is not None:
             self._last_report = esp_image.format_version(report)
-        evidence = rules.Evidence(
-            firmware.comparable, earlier, answered, rules.expects_report(self._record, verify), report
-        )
+        expects = rules.expects_report(self._record, verify)
+        if restoring and self._record.verified and self._record.verified.proof is Proof.UPLOAD:
+            expects = False  # the old image never reported: its silence says nothing
+        evidence = rules.Evidence(firmware.comparable, earlier, answered, expects, report)
         if report is not None:
             self._record = dataclasses.replace(self._record, reports=True)
         return rules.judge(evidence)
 
     async def _report(self, expected: Version | None) -> Version | None:
-        """The version after the boot. A stale one, sent just before the restart, is given time to be corrected."""
-        since = self._answered
-        version: Version | None = None
-        patience = self._options.boot_timeout
+        """The version after the boot: the expected one, or the last within ``boot_timeout``.
+
+        A board may send its old version once more before it restarts, so one that does not match decides nothing.
+        """
+        since, version = t.cast(int, self._sent), None
         with contextlib.suppress(TimeoutError):
-            while version is None or (expected is not None and version != expected):
-                async with asyncio.timeout(patience):
+            async with asyncio.timeout(self._options.boot_timeout):
+                while version is None or (expected is not None and version != expected):
                     report = await self._world.bus.report(self._module.name, since)
-                version, since, patience = report.version, report.at, STALE_GRACE
+                    since, version = self._world.bus.mark(), report.version
         return version
 
     def _verified(self, firmware: Firmware, proof: Proof) -> Verified:
-        return Verified(firmware.sha256, firmware.version, proof, time.time())
+        return Verified(firmware.sha256, firmware.version, proof, time.time(), self._report_at())
 
     async def _updated(self, firmware: Firmware, proof: Proof) -> Result:
         self._record = self._record.with_verified(self._verified(firmware, proof))
@@ -260,18 +269,21 @@ class ModuleRun:
         sentence = str(error)
         if code == "lost":
             sentence += "; it took an image in a run before this one and has not been heard of since"
-        else:
-            await self._forget_attempt()
+        await self._forget_upload(transport=error.code in rules.ABSENCES)
         if rules.blames_image(error.code) and self._task.firmware:
             sentence += "; it still runs its old image"
             with contextlib.suppress(FleetError):
                 await self._refuse(self._task.firmware, error.code, str(error))
         return self._result(status, code, error=sentence)
 
-    async def _forget_attempt(self) -> None:
-        """The upload did not happen. A disk that cannot be written keeps the attempt: the next run looks then."""
-        with contextlib.suppress(FleetError):
-            await self._remember(attempt=None)
+    async def _forget_upload(self, *, transport: bool) -> None:
+        """The upload did not happen: what an earlier run began is as open as it was.
+
+        :param transport: forget which one answered, too: the module may speak another now
+        """
+        changes: dict[str, t.Any] = {"attempt": self._task.record.attempt}
+        with contextlib.suppress(FleetError):  # a disk that cannot be written keeps the attempt: the next run looks
+            await self._remember(**changes, **({"ota": None} if transport else {}))
 
     async def _remember(self, **changes: t.Any) -> None:
         self._record = dataclasses.replace(self._record, **changes)
@@ -314,6 +326,11 @@ class ModuleRun:
         self._host_address = host_address
         self._enter(Phase.UPLOADING, f"{size} bytes, between the module and {host_address}")
 
+    def all_sent(self) -> None:
+        """The module has every byte: whatever it reports from then on may be the new image's."""
+        if self._sent is None:
+            self._sent = self._world.bus.mark()
+
     def progress(self, state: dict[str, t.Any]) -> None:
         """Say how far the upload is, in memory only."""
         self._world.folder.progress(self._module.name.text, {"phase": Phase.UPLOADING.value, **state})
@@ -337,6 +354,8 @@ class _Steps:
         self._run.uploading(host_address, self._size)
 
     def progress(self, sent: int, total: int) -> None:
+        if sent == total:
+            self._run.all_sent()
         now = time.monotonic()
         if now - self._told < PROGRESS_PERIOD and sent < total:
             return

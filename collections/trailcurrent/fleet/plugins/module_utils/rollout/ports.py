@@ -22,8 +22,14 @@ class Bus(t.Protocol):
     def last_reports(self) -> collections.abc.Mapping[str, Reported]:
         """The last version of each module that the bridge keeps, by ``ModuleName.key``."""
 
-    async def report(self, name: ModuleName, since: float) -> Reported:
-        """What ``name`` reported after ``since`` (epoch seconds), as soon as it has."""
+    def kept_at(self, name: ModuleName) -> float | None:
+        """The bridge's own time of the last report that it told us of; by it, later runs know an old one again."""
+
+    def mark(self) -> int:
+        """Now, in the bus's own counting of reports: no clock that can be set."""
+
+    async def report(self, name: ModuleName, since: int) -> Reported:
+        """What ``name`` reported after the mark ``since``, as soon as it has."""
 
     async def condition(self, index: int) -> object:
         """The value for that precondition, no older than its ``max_age``; None when none comes in that time."""

@@ -28,7 +28,7 @@ import typing as t
 import zipfile
 
 from ..errors import FleetError, InputError, LinkError
-from ..journal import Json, Lock, RunFolder, default_state_dir, locked, write_atomically
+from ..journal import Json, Lock, RunFolder, default_state_dir, exclusive, locked, write_atomically
 from ..text import printable
 from .images import image_path
 from .model import read_modules
@@ -43,7 +43,7 @@ SECRETS: t.Final = frozenset({"mqtt_password", "password"})
 
 def state_dir_of(options: collections.abc.Mapping[str, t.Any]) -> pathlib.Path:
     """The state directory that the options name, or this host's own."""
-    return pathlib.Path(options["state_dir"]) if options.get("state_dir") else default_state_dir()
+    return pathlib.Path(options["state_dir"]).absolute() if options.get("state_dir") else default_state_dir()
 
 
 def request_digest(options: collections.abc.Mapping[str, t.Any]) -> str:
@@ -73,10 +73,14 @@ def start(options: collections.abc.Mapping[str, t.Any]) -> Json:
     :returns: ``run`` (its name), ``joined``, and what ``follow`` needs (``python``, ``program``, ``package``,
         ``state_dir``)
     :raises InputError: ``locked``; whatever is wrong with the options
-    :raises LinkError: ``state_unwritable``, ``interrupted`` when it does not come up
+    :raises LinkError: ``state_unwritable``, ``not_started``
     """
     Settings.from_options(options)  # bad options are this call's error, not a detached process's
-    state_dir, digest = state_dir_of(options), request_digest(options)
+    with exclusive(state_dir_of(options) / "start.lock", START_TIMEOUT):
+        return _start(options, state_dir_of(options), request_digest(options))
+
+
+def _start(options: collections.abc.Mapping[str, t.Any], state_dir: pathlib.Path, digest: str) -> Json:
     holder = Lock(state_dir).holder()
     if holder is not None and holder.request != digest:
         raise locked(holder)
@@ -88,9 +92,13 @@ def start(options: collections.abc.Mapping[str, t.Any]) -> Json:
     folder = RunFolder(state_dir, name)
     folder.create()
     request = {"options": dict(options), "digest": digest, "run": name, "state_dir": str(state_dir)}
-    write_atomically(folder.path / "request.json", json.dumps(request).encode(), 0o600)
-    _launch(folder, program)
-    _await_start(folder, state_dir)
+    request_file = folder.path / "request.json"
+    write_atomically(request_file, json.dumps(request).encode(), 0o600)
+    try:
+        _launch(folder, program)
+        _await_start(folder, state_dir)
+    finally:
+        request_file.unlink(missing_ok=True)  # it may hold passwords; who was started has read it
     return {"run": name, "joined": False, **way_back}
 
 
@@ -125,7 +133,7 @@ def _own_part(archive: pathlib.Path) -> bytes:
 def _launch(folder: RunFolder, program: str) -> None:
     command = [sys.executable, "-m", f"{__package__}.process", "run", str(folder.path)]
     if os.geteuid() == 0 and pathlib.Path("/run/systemd/system").is_dir():
-        _launch_unit(command, program)
+        _launch_unit(command, program, folder)
         return
     log = os.open(folder.path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -142,15 +150,26 @@ def _launch(folder: RunFolder, program: str) -> None:
         os.close(log)
 
 
-def _launch_unit(command: list[str], program: str) -> None:
+def _launch_unit(command: list[str], program: str, folder: RunFolder) -> None:
     unit = ["systemd-run", f"--unit={UNIT}", "--collect", "--quiet", "--service-type=exec", "--property=KillMode=mixed"]
-    environment = [f"--setenv=PYTHONPATH={program}", f"--setenv=HOME={pathlib.Path.home()}"]
-    done = subprocess.run([*unit, *environment, *command], capture_output=True, check=False, timeout=START_TIMEOUT)
-    if done.returncode != 0:
-        raise LinkError(
-            "interrupted",
-            f"systemd did not start {UNIT}: {printable(done.stderr)}; look at `systemctl status {UNIT}` on the Pi",
+    variables = {"PYTHONPATH": program, "HOME": str(pathlib.Path.home()), "SUDO_USER": os.environ.get("SUDO_USER")}
+    environment = [f"--setenv={name}={value}" for name, value in variables.items() if value]
+    log = [f"--property={name}=append:{folder.path / 'log'}" for name in ("StandardOutput", "StandardError")]
+    try:
+        done = subprocess.run(
+            [*unit, *environment, *log, *command], capture_output=True, check=False, timeout=START_TIMEOUT
         )
+        seen = printable(done.stderr)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _not_started(str(error)) from error
+    if done.returncode != 0:
+        raise _not_started(seen)
+
+
+def _not_started(seen: str) -> LinkError:
+    return LinkError(
+        "not_started", f"systemd did not start {UNIT}: {printable(seen)}; look at `systemctl status {UNIT}` on the Pi"
+    )
 
 
 def _await_start(folder: RunFolder, state_dir: pathlib.Path) -> None:
@@ -160,7 +179,7 @@ def _await_start(folder: RunFolder, state_dir: pathlib.Path) -> None:
         if folder.outcome() is not None or (holder is not None and holder.run == folder.name):
             return
         time.sleep(POLL)
-    raise LinkError("interrupted", f"the rollout {folder.name} did not start: {_log_tail(folder)}; run it again")
+    raise LinkError("not_started", f"the rollout {folder.name} did not start: {_log_tail(folder)}; run it again")
 
 
 def follow(state_dir: pathlib.Path, run: str, offset: int, wait: float) -> Json:

@@ -15,18 +15,17 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import enum
-import time
 import typing as t
 
 from ..errors import FleetError
 from ..formats import esp_image
+from ..text import clock
 from .model import (
     FAILING,
     Attempt,
     Firmware,
     Module,
     Options,
-    Phase,
     Proof,
     Record,
     Reported,
@@ -109,8 +108,19 @@ def _unfinished_restoration(task: Task, options: Options) -> Decision | None:
         return None
     if task.firmware is not None and _may_go_on(task, task.firmware, options):
         return None  # a newer image mends the module as well as the old one would
+    if attempt.tries >= RESTORE_TRIES and not options.force:
+        return _hopeless(task, attempt)
     return Decision(
         Act.RESTORE, code=attempt.restoring, sentence="a run before this one was putting the old image back"
+    )
+
+
+def _hopeless(task: Task, attempt: Attempt) -> Decision:
+    return _settled(
+        Status.FAILED,
+        "lost",
+        f"the old image was put back on {task.module.name.text} {attempt.tries} times in vain; power-cycle it and run"
+        " this with `force`, else flash it by cable",
     )
 
 
@@ -134,8 +144,9 @@ def _proven_meanwhile(task: Task, options: Options) -> Decision | None:
     attempt, firmware = task.record.attempt, t.cast(Firmware, task.firmware)
     if attempt is None or attempt.sha256 != firmware.sha256 or options.force:
         return None
-    since = attempt.answered if attempt.answered is not None else attempt.started
-    report = task.reported.version if task.reported and task.reported.at >= since else None
+    if firmware.sha256 in task.record.refused:
+        return None
+    report = task.reported.version if task.reported and task.reported.at != attempt.report_at else None
     before = versions_before(task.record, attempt.from_version)
     if attempt.answered is not None and report is None and not expects_report(task.record, options.verify):
         return _finished(Proof.UPLOAD, "the run before this one got the module's OK, and it never reports a version")
@@ -158,7 +169,7 @@ def _there_already(task: Task, options: Options) -> Decision | None:
     same_version = verified is not None and verified.version == firmware.version
     if reported and firmware.comparable == reported.version and not same_version:
         return _settled(
-            Status.UP_TO_DATE, None, f"it reported version {reported} on {_date(reported.at)}", proof=Proof.VERSION
+            Status.UP_TO_DATE, None, f"it reported version {reported} on {clock(reported.at)}", proof=Proof.VERSION
         )
     return None
 
@@ -170,14 +181,14 @@ def _half_done(attempt: Attempt | None, firmware: Firmware) -> bool:
 
 def _still_there(task: Task, verified: Verified, firmware: Firmware) -> Decision:
     reported = task.reported
-    if reported and reported.at > verified.at and firmware.comparable not in {None, reported.version}:
+    if reported and reported.at != verified.report_at and firmware.comparable not in {None, reported.version}:
         return _settled(
             Status.REVERTED,
             "reverted",
-            f"{task.module.name.text} was proven to run {verified.version} on {_date(verified.at)} and reported"
-            f" {reported} on {_date(reported.at)}; ship another image, or run with `force`",
+            f"{task.module.name.text} was proven to run {verified.version} on {clock(verified.at)} and reported"
+            f" {reported} on {clock(reported.at)}; ship another image, or run with `force`",
         )
-    return _settled(Status.UP_TO_DATE, None, f"this image was verified on it on {_date(verified.at)}", verified.proof)
+    return _settled(Status.UP_TO_DATE, None, f"this image was verified on it on {clock(verified.at)}", verified.proof)
 
 
 def _failed_before(task: Task, options: Options) -> Decision | None:
@@ -188,7 +199,7 @@ def _failed_before(task: Task, options: Options) -> Decision | None:
     return _settled(
         Status.HELD_BACK,
         "held_image",
-        f"this image failed on it on {_date(refusal.at)} ({refusal.code}: {refusal.sentence}); ship another image,"
+        f"this image failed on it on {clock(refusal.at)} ({refusal.code}: {refusal.sentence}); ship another image,"
         " or run with `force`",
     )
 
@@ -199,10 +210,6 @@ def _settled(status: Status, code: str | None, sentence: str, proof: Proof | Non
 
 def _finished(proof: Proof, sentence: str) -> Decision:
     return Decision(Act.SETTLE, Status.UPDATED, None, sentence, proof, settles_attempt=True)
-
-
-def _date(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def versions_before(record: Record, from_version: str | None) -> frozenset[Version]:
@@ -280,6 +287,7 @@ def _open() -> Verdict:
     return Verdict(Judgement.OPEN, code="outcome_unknown")
 
 
+RESTORE_TRIES: t.Final = 3  # then it is the user's turn (FIELD.md, a state machine that loops for ever)
 IMAGE_FAULTS: t.Final = frozenset({"image_rejected", "no_space", "flash_failed"})
 ABSENCES: t.Final = frozenset({"name_unknown", "no_answer"})
 RETRIED: t.Final = frozenset({"upload_stalled", "upload_reset"})
@@ -318,21 +326,29 @@ class Gate:
     max_failures: int
     failed: dict[str, Status] = dataclasses.field(default_factory=dict)
     failed_canary: str | None = None
+    held_images: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def count(self, name: str, status: Status, *, canary: bool = False) -> None:
+    def count(self, name: str, status: Status) -> None:
         """Take a result into account; one module counts once."""
-        if status not in FAILING:
-            return
-        self.failed[name] = status
-        if canary:
-            self.failed_canary = name
+        if status in FAILING:
+            self.failed[name] = status
 
-    def closed(self) -> tuple[str, str] | None:
-        """The code and sentence that hold the others back; None while more may start."""
-        name = self.failed_canary
-        if name is not None:
-            ended = self.failed[name].value
-            return "canary_failed", f"not started, because the canary {name} ended as {ended}; look at its error first"
+    def count_canary(self, name: str, status: Status) -> None:
+        """Take a canary's result into account: it must have been updated."""
+        if status is not Status.UPDATED:
+            self.failed_canary = f"{name} ended as {status.value}"
+
+    def hold_image(self, sha256: str, name: str) -> None:
+        """With canaries, an image that failed on one module in a run before is not tried on the next."""
+        self.held_images[sha256] = name
+
+    def closed(self, sha256: str) -> tuple[str, str] | None:
+        """The code and sentence that hold a module with this image back; None while it may start."""
+        canary = self.failed_canary
+        if sha256 in self.held_images:
+            canary = f"{self.held_images[sha256]} holds this image back"
+        if canary is not None:
+            return "canary_failed", f"not started, because the canary {canary}; look at its error first"
         if 0 < self.max_failures <= len(self.failed):
             return (
                 "too_many_failures",
@@ -340,8 +356,3 @@ class Gate:
                 " look at their errors first",
             )
         return None
-
-
-def phase_after(attempt: Attempt, phase: Phase, answered: float | None = None) -> Attempt:
-    """The attempt, one phase on."""
-    return dataclasses.replace(attempt, phase=phase, answered=answered if answered is not None else attempt.answered)

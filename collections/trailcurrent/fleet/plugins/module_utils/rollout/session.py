@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import os
 import pathlib
+import pwd
 import typing as t
 
 from ..errors import InputError
@@ -18,8 +20,8 @@ from .gatekeeper import Gatekeeper
 from .model import FAILING, Module, Options, Result, Status, Verify, read_modules
 from .preconditions import parse_precondition
 
+INHIBIT_FILE: t.Final = "~/.no-update"  # the module's default as well
 TOUCHED: t.Final = frozenset({Status.UPDATED, Status.ROLLED_BACK})
-CLIENT_ID: t.Final = "trailcurrent-rollout"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Settings:
     modules: tuple[Module, ...]
     firmware_dir: pathlib.Path
     options: Options
-    inhibit_file: pathlib.Path
+    inhibit_files: tuple[pathlib.Path, ...]
     mqtt: MqttSettings
 
     @classmethod
@@ -38,7 +40,7 @@ class Settings:
 
         :raises InputError: naming the option that cannot be used
         """
-        folder = pathlib.Path(options["firmware_dir"])
+        folder = pathlib.Path(options["firmware_dir"]).absolute()
         if not folder.is_dir():
             raise InputError(
                 "image_missing", f"the firmware folder {folder} is not there; copy it to the Pi, or correct it"
@@ -47,9 +49,21 @@ class Settings:
             modules=read_modules(options["modules"]),
             firmware_dir=folder,
             options=read_options(options),
-            inhibit_file=pathlib.Path(options.get("inhibit_file") or "~/.no-update").expanduser(),
+            inhibit_files=_inhibit_files(pathlib.Path(options.get("inhibit_file") or INHIBIT_FILE).expanduser()),
             mqtt=mqtt_settings(options),
         )
+
+
+def _inhibit_files(asked: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """The file asked for; where that is root's own, the file of the user who became root as well: the RV's owner."""
+    owner = os.environ.get("SUDO_USER")
+    if owner is None or asked != pathlib.Path(INHIBIT_FILE).expanduser():
+        return (asked,)
+    try:
+        home = pathlib.Path(pwd.getpwnam(owner).pw_dir)
+    except KeyError:
+        return (asked,)
+    return (asked, home / asked.name)
 
 
 def read_options(options: collections.abc.Mapping[str, t.Any]) -> Options:
@@ -94,11 +108,11 @@ async def roll_out(settings: Settings, folder: RunFolder, *, check: bool) -> Jso
             images=ImageStore(state_dir),
             folder=folder,
             gatekeeper=Gatekeeper(
-                settings.inhibit_file, settings.options.preconditions, settings.options.override, bus
+                settings.inhibit_files, settings.options.preconditions, settings.options.override, bus
             ),
         )
         rollout = Rollout(make_tasks(settings.modules, settings.firmware_dir, world), settings.options, world)
-        results = rollout.plan() if check else await rollout.run()
+        results = await (rollout.plan() if check else rollout.run())
     return outcome_of(results)
 
 

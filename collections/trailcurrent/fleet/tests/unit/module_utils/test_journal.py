@@ -111,8 +111,10 @@ def test_events_are_read_whole_from_any_offset(tmp_path: pathlib.Path) -> None:
     folder.create()
     assert folder.events(0) == ([], 0)
     folder.event({"phase": "waking", "message": "é"})
+    folder.flush()
     first, offset = folder.events(0)
     folder.event({"phase": "uploading"})
+    folder.flush()
     with (folder.path / "events.jsonl").open("ab") as file:
         file.write(b'{"phase": "half')
     assert first == [{"phase": "waking", "message": "é"}]
@@ -174,3 +176,40 @@ def test_image_that_the_card_damaged_is_not_put_back(tmp_path: pathlib.Path) -> 
     assert store.get(sha256) == b"foo"
     store.prune(set())
     assert store.get(sha256) is None
+
+
+def test_line_that_a_full_disk_tore_hides_no_other(tmp_path: pathlib.Path) -> None:
+    folder = journal.RunFolder(tmp_path, "run-1")
+    folder.create()
+    (folder.path / "events.jsonl").write_bytes(b'{"phase": "waki\n{"phase": "done"}\n[1]\n')
+    assert folder.events(0)[0] == [{"phase": "done"}]
+
+
+def test_outcome_is_kept_in_memory_where_the_disk_is_full(tmp_path: pathlib.Path) -> None:
+    folder = journal.RunFolder(tmp_path, "run-1")
+    folder.create()
+    (folder.path / "outcome.json").mkdir()  # nothing can replace a folder
+    folder.finish({"changed": True})
+    try:
+        assert journal.RunFolder(tmp_path, "run-1").outcome() == {"changed": True}
+    finally:
+        folder._progress_path().unlink()
+
+
+def test_request_that_nobody_read_does_not_stay(tmp_path: pathlib.Path) -> None:
+    old = journal.RunFolder(tmp_path, "run-1")
+    old.create()
+    (old.path / "request.json").write_text("a password")
+    journal.RunFolder(tmp_path, "run-2").create()
+    assert not (old.path / "request.json").exists()
+
+
+def test_lock_that_was_let_go_names_nobody(tmp_path: pathlib.Path) -> None:
+    with journal.Lock(tmp_path).held(what="rollout", run="r", request="q"):
+        pass
+    assert (tmp_path / "lock").read_bytes() == b""
+
+
+def test_digest_that_is_a_path_is_no_image(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "x.bin").write_bytes(b"secret")
+    assert journal.ImageStore(tmp_path / "state").get("../../x") is None

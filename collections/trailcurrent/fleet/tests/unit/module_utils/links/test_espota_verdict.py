@@ -20,6 +20,7 @@ RESET = (LinkError, "upload_reset")
 STALLED = (LinkError, "upload_stalled")
 LATE = (LinkError, "upload_unfinished")
 REJECTED = (RefusedError, "image_rejected")
+FLASH = (RefusedError, "flash_failed")
 EARLY = (LinkError, "invalid_answer")
 
 
@@ -36,9 +37,12 @@ def judged(end: End, acknowledged: int, text: bytes) -> FleetError | None:
         (End.ANSWERED, b"576OK", None, EARLY),
         (End.ANSWERED, b"Wrong Magic Byte\r\n", REJECTED, REJECTED),
         (End.CLOSED, b"576", UNKNOWN, RESET),
-        (End.CLOSED, b"Brown-out\r\n", REJECTED, REJECTED),
+        (End.CLOSED, b"Brown-out\r\n", UNKNOWN, REJECTED),
+        (End.CLOSED, b"576O", UNKNOWN, REJECTED),
+        (End.CLOSED, b"MD5 Check Failed\r\n", REJECTED, REJECTED),
         (End.RESET, b"576", UNKNOWN, RESET),
-        (End.RESET, b"Brown-out\r\n", REJECTED, REJECTED),
+        (End.RESET, b"Brown-out\r\n", UNKNOWN, REJECTED),
+        (End.RESET, b"Flash Write Failed\r\n", FLASH, FLASH),
         (End.SILENT, b"576", UNKNOWN, STALLED),
         (End.SILENT, b"Erasing\r\n", UNKNOWN, STALLED),
         (End.LATE, b"576", UNKNOWN, LATE),
@@ -64,3 +68,11 @@ def test_sentence_says_what_was_tried_seen_and_to_do(end: End, text: bytes) -> N
     assert str(error).startswith("Uploaded 500 of 1,000 bytes to esp32-8f56d8 at 10.0.0.5 in 2.0 s, ")
     assert "; " in str(error) and str(error).endswith(".")
     assert error.details["acknowledged"] == 500
+
+
+@pytest.mark.parametrize("end", [End.CLOSED, End.RESET, End.SILENT, End.LATE])
+def test_words_of_a_sketch_whose_ok_was_lost_are_shown_and_do_not_condemn_the_image(end: End) -> None:
+    error = judged(end, SIZE, b"576\r\nRebooting\r\n")
+    assert isinstance(error, UnknownOutcomeError)
+    assert "'Rebooting'" in str(error)
+    assert error.details["device_message"] == "Rebooting"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import socket
 import ssl
+import traceback
 
 import pytest
 
@@ -85,11 +86,37 @@ def test_a_wrong_url_is_refused_before_anything_is_tried(url: str) -> None:
     assert caught.value.code == "invalid_option"
 
 
-def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mqtt://me:hunter2@broker",
+        "mqtts://me:hun/hunter2@broker:8883",  # its netloc is `me:hun`
+        "mqtts://me:hunter2@broker:port",
+        "mqtts://me:hunter2@broker:70000",
+        "mqtts:me:hunter2@broker",  # no netloc at all
+        "me:hunter2@broker",
+        "http://me:hunter2@broker",
+        "mqtts://me:pass?hunter2@broker",
+        "mqtts://me:pass#hunter2@broker",
+        "mqtts://me:hunter2%40broker",
+        "mqtts://[me:hunter2@broker",
+    ],
+)
+def test_a_password_in_the_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(InputError) as caught:
-        mqtt_settings({"mqtt_url": "mqtt://me:hunter2@broker"})
-    assert "hunter2" not in str(caught.value)
+        mqtt_settings({"mqtt_url": url})
+    assert "hun" not in f"{caught.value}{caught.value.details}"
+    assert caught.value.__cause__ is None
     assert "mqtt_password" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["mqtts://broker:hunter2", "mqtts://[broker:hunter2"])
+def test_what_stands_where_the_port_should_is_not_repeated(url: str) -> None:
+    with pytest.raises(InputError) as caught:
+        mqtt_settings({"mqtt_url": url})
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in f"{shown.splitlines()[-1]}{caught.value.details}"
+    assert caught.value.__suppress_context__
 
 
 def test_the_password_is_not_in_the_repr() -> None:

@@ -13,6 +13,7 @@ Each board is given one word for each delivery to come (the last one repeats):
 ``absent``         does not answer
 ``reset``          the connection breaks
 ``rejected``       refuses the image
+``broken``         a defect of ours
 ``silent``         boots, and says nothing this time
 ``mute``           boots, and never reports
 ``dead``           silent, and absent from then on
@@ -102,6 +103,7 @@ class SimulatedRv:
         self.inhibit_file = state_dir / "no-update"
         self.kill_at: str | None = None
         self.events: list[dict[str, t.Any]] = []
+        self.reports: list[tuple[str, Reported]] = []  # every live report of the run, in order
 
     def ship(self, version: str, content: bytes | None = None) -> None:
         self.firmware = firmware_of(version, content)
@@ -117,11 +119,23 @@ class SimulatedRv:
     def last_reports(self) -> dict[str, Reported]:
         return {key: board.reported[-1] for key, board in self.boards.items() if board.reported}
 
-    async def report(self, name: ModuleName, since: float) -> Reported:
-        board = self.boards[name.key]
-        while not board.reported or board.reported[-1].at <= since:  # noqa: ASYNC110
+    def kept_at(self, name: ModuleName) -> float | None:
+        reported = self.boards[name.key].reported
+        return reported[-1].at if reported else None
+
+    def mark(self) -> int:
+        return len(self.reports)
+
+    async def report(self, name: ModuleName, since: int) -> Reported:
+        while not (news := [report for key, report in self.reports[since:] if key == name.key]):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-        return board.reported[-1]
+        return news[-1]
+
+    def hear(self, board: Board, version: str) -> None:
+        """A report on the bus, which the bridge keeps."""
+        told = esp_image.parse_version(version) or (0, 0, 1)
+        board.reported.append(Reported(told, time.time()))
+        self.reports.append((board.name.key, board.reported[-1]))
 
     async def condition(self, index: int) -> object:
         return self.conditions.get(index)
@@ -165,6 +179,9 @@ class SimulatedRv:
         await asyncio.sleep(0.01)
         if word in FAULTS:
             raise FAULTS[word]
+        if word == "broken":
+            raise RuntimeError("a defect of ours")
+        steps.progress(len(image), len(image))
         asyncio.get_running_loop().call_later(0.03, self._boot, board, image.decode("latin-1"), word)
         if word.startswith("lost"):
             raise UnknownOutcomeError("outcome_unknown", "the final answer was lost")
@@ -178,8 +195,7 @@ class SimulatedRv:
             board.script = ["absent"]
         if word in {"silent", "mute", "dead"}:
             return
-        told = esp_image.parse_version("9.9.9" if word == "strange" else board.version) or (0, 0, 1)
-        board.reported.append(Reported(told, time.time()))
+        self.hear(board, "9.9.9" if word == "strange" else board.version)
 
     def _die_at(self, phase: str) -> None:
         if self.kill_at == phase:
@@ -187,14 +203,13 @@ class SimulatedRv:
 
     # the run
     def world(self) -> World:
-        folder = RunFolder(self.state_dir, "run-test")
-        folder.create()
-        return World(
-            self, self, Records(self.state_dir), ImageStore(self.state_dir), folder, self.gatekeeper(Options())
-        )
+        self.folder = RunFolder(self.state_dir, "run-test")
+        self.folder.create()
+        stores = Records(self.state_dir), ImageStore(self.state_dir)
+        return World(self, self, *stores, self.folder, self.gatekeeper(Options()))
 
     def gatekeeper(self, options: Options) -> Gatekeeper:
-        return Gatekeeper(self.inhibit_file, options.preconditions, options.override, self)
+        return Gatekeeper((self.inhibit_file,), options.preconditions, options.override, self)
 
     def record(self, key: str) -> Record:
         return Record.from_json(Records(self.state_dir).read(key))
@@ -217,6 +232,8 @@ class SimulatedRv:
             return await self.rollout(asked).run()
 
         offset = RunFolder(self.state_dir, "run-test").events(0)[1]
+        self.reports.clear()
         results = {result.module.name.key: result for result in asyncio.run(run())}
+        self.folder.flush()
         self.events = RunFolder(self.state_dir, "run-test").events(offset)[0]
         return results

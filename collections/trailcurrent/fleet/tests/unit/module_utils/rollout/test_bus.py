@@ -62,37 +62,73 @@ def report_frame(*version: int, name: str = "8f56d8") -> bytes:
     return can_mqtt.encode_inbound(frame).encode()
 
 
-def test_report_from_before_the_final_answer_is_no_proof() -> None:
+def test_report_from_before_the_last_byte_is_no_proof() -> None:
     async def act(session: Session, bus: MqttBus) -> None:
         session.deliver(can_mqtt.TOPIC_INBOUND, report_frame(1, 0, 0), False)
         await asyncio.sleep(0.01)
-        answered = time.time()
-        waiting = asyncio.ensure_future(bus.report(NAME, answered))
-        late_news = {NAME.key: {"version": "1.0.1", "at": answered - 1}}
-        session.deliver(can_mqtt.TOPIC_VERSIONS, json.dumps(late_news).encode(), False)
+        sent = bus.mark()
+        waiting = asyncio.ensure_future(bus.report(NAME, sent))
+        news = {NAME.key: {"version": "1.0.0", "at": time.time() + 5000}}  # the bridge tells what it heard before
+        session.deliver(can_mqtt.TOPIC_VERSIONS, json.dumps(news).encode(), False)
         await asyncio.sleep(0.05)
         assert not waiting.done()
         session.deliver(can_mqtt.TOPIC_INBOUND, report_frame(1, 1, 0), False)
         assert (await waiting).version == (1, 1, 0)
-        assert (await bus.report(NAME, answered)).version == (1, 1, 0)
+        assert (await bus.report(NAME, sent)).version == (1, 1, 0)
 
     on_bus(act)
+
+
+def test_version_kept_from_the_future_is_no_news() -> None:
+    """A Pi without a battery booted in the past: the bridge kept a report of forty minutes from now."""
+
+    async def act(session: Session, bus: MqttBus) -> None:
+        waiting = asyncio.ensure_future(bus.report(NAME, bus.mark()))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        session.deliver(can_mqtt.TOPIC_INBOUND, report_frame(1, 1, 0), False)
+        assert (await waiting).version == (1, 1, 0)
+
+    on_bus(act, versions={NAME.key: {"version": "1.0.0", "at": time.time() + 2400}})
 
 
 def test_report_that_the_broker_lost_is_taken_from_the_bridge() -> None:
     async def act(session: Session, bus: MqttBus) -> None:
-        answered = time.time()
-        waiting = asyncio.ensure_future(bus.report(NAME, answered))
+        waiting = asyncio.ensure_future(bus.report(NAME, bus.mark()))
         await asyncio.sleep(0)
-        news = {
-            NAME.key: {"version": "1.1.0", "at": answered + 1},
-            "esp32-zz": {"version": "9.9.9", "at": answered + 1},
-        }
+        session.deliver(can_mqtt.TOPIC_VERSIONS, session.retained[can_mqtt.TOPIC_VERSIONS], True)  # the same as before
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        news = {NAME.key: {"version": "1.1.0", "at": 6.0}, "esp32-zz": {"version": "9.9.9", "at": 6.0}}
         session.deliver(can_mqtt.TOPIC_VERSIONS, json.dumps(news).encode(), True)
         assert (await waiting).version == (1, 1, 0)
         assert set(bus.last_reports()) == {NAME.key}
 
+    on_bus(act, versions={NAME.key: {"version": "1.0.0", "at": 5.0}})
+
+
+@pytest.mark.parametrize("at", ["1e300", "1" + "0" * 400, "-1", "true", '"now"', "null", "NaN", "Infinity"])
+def test_time_that_is_none_makes_no_report_and_spoils_no_other(at: str) -> None:
+    async def act(session: Session, bus: MqttBus) -> None:
+        text = f'{{"esp32-000001": {{"version": "1.0.0", "at": {at}}}, "{NAME.key}": {{"version": "1.0.0", "at": 5}}}}'
+        session.deliver(can_mqtt.TOPIC_VERSIONS, text.encode(), True)
+        await asyncio.sleep(0.01)
+        assert set(bus.last_reports()) == {NAME.key}
+
     on_bus(act)
+
+
+def test_old_report_is_known_again_by_the_time_that_the_bridge_gave_it() -> None:
+    async def act(session: Session, bus: MqttBus) -> None:
+        session.deliver(can_mqtt.TOPIC_INBOUND, report_frame(1, 1, 0), False)
+        await asyncio.sleep(0.01)
+        assert bus.kept_at(NAME) == 5.0  # the bridge tells in a while: another run may still find the old one
+        news = {NAME.key: {"version": "1.1.0", "at": 6.0}}
+        session.deliver(can_mqtt.TOPIC_VERSIONS, json.dumps(news).encode(), False)
+        await asyncio.sleep(0.01)
+        assert bus.kept_at(NAME) == 6.0
+
+    on_bus(act, versions={NAME.key: {"version": "1.0.0", "at": 5.0}})
 
 
 def test_retained_versions_are_known_at_once_and_an_old_bridge_has_none() -> None:

@@ -15,7 +15,6 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils import journal
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import LinkError
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.rollout.model import (
     Options,
-    Phase,
     Proof,
     Result,
     Status,
@@ -172,7 +171,7 @@ def test_killed_run_is_finished_by_the_next(make_rv: MakeRv, phase: str) -> None
     rv.kill_at = phase
     with pytest.raises(Killed):
         rv.roll_out()
-    assert rv.record(A).attempt.phase is Phase.UPLOADING
+    assert rv.record(A).attempt.version == "1.1.0"
     rv.kill_at = None
     results = rv.roll_out()
     assert {result.status for result in results.values()} == {Status.UPDATED}
@@ -288,7 +287,7 @@ def test_check_mode_tells_and_touches_nothing(make_rv: MakeRv, tmp_path: pathlib
 
 def _plan(rv: t.Any) -> list[Result]:
     async def plan() -> list[Result]:
-        return t.cast("list[Result]", rv.rollout(Options()).plan())
+        return await rv.rollout(Options()).plan()
 
     return asyncio.run(plan())
 
@@ -322,7 +321,11 @@ def test_disk_that_fills_up_after_the_upload_hides_nothing(make_rv: MakeRv, monk
 def test_images_that_nobody_would_go_back_to_are_forgotten(make_rv: MakeRv, tmp_path: pathlib.Path) -> None:
     rv = with_release(make_rv, "ok")
     rv.roll_out()
-    assert [path.stem for path in (tmp_path / "images").iterdir()] == [rv.firmware.sha256]
+    before, leftover = rv.firmware.sha256, tmp_path / "images" / ".half-written"
+    leftover.write_bytes(b"")
+    rv.ship("1.2.0")
+    rv.roll_out()
+    assert {path.stem for path in (tmp_path / "images").iterdir()} == {before, rv.firmware.sha256}
 
 
 def test_every_result_and_event_is_plain_json(make_rv: MakeRv) -> None:
@@ -332,3 +335,170 @@ def test_every_result_and_event_is_plain_json(make_rv: MakeRv) -> None:
     assert sorted(done, key=lambda r: r["hostname"]) == [dict(result.as_json()) for result in results.values()]
     assert {"waiting", "waking", "uploading", "booting"} >= set(done[0]["seconds"])
     assert dataclasses.asdict(results[A])["host_address"] == "127.0.0.1"
+
+
+def test_board_that_reports_its_old_version_once_more_before_it_restarts_is_given_its_time(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "ok")
+    boot = rv._boot
+
+    def slow_boot(board: t.Any, version: str, word: str) -> None:
+        rv.hear(board, "1.0.0")
+        asyncio.get_running_loop().call_later(0.3, boot, board, version, word)
+
+    rv._boot = slow_boot
+    assert outcome(rv.roll_out(boot_timeout=2.0)[A]) == (Status.UPDATED, None, Proof.VERSION)
+
+
+def test_board_that_boots_for_ever_keeps_no_run_alive(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "ok")
+    boot = rv._boot
+
+    def loop(board: t.Any, version: str, word: str) -> None:
+        boot(board, version, "strange")
+        asyncio.get_running_loop().call_later(0.1, loop, board, version, word)
+
+    rv._boot = loop
+    result = rv.roll_out(boot_timeout=0.5, rollback=False)[A]
+    assert outcome(result)[:2] == (Status.FAILED, "wrong_version_after_boot")
+    assert result.seconds["booting"] < 2
+
+
+def test_report_that_comes_while_the_lost_answer_is_awaited_counts(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "lost_ok")
+    deliver = rv._deliver
+
+    async def late(*args: t.Any) -> t.Any:
+        try:
+            return await deliver(*args)
+        finally:
+            await asyncio.sleep(0.3)  # the link waits for the OK, while the board boots and reports
+
+    rv._deliver = late
+    assert outcome(rv.roll_out()[A]) == (Status.UPDATED, None, Proof.VERSION)
+
+
+def test_max_failures_counts_images_that_fail_after_the_boot(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "silent ok", "silent ok", "silent ok")
+    results = list(rv.roll_out(parallel=1, max_failures=1).values())
+    assert [result.status for result in results] == [Status.ROLLED_BACK, Status.HELD_BACK, Status.HELD_BACK]
+    assert rv.boards[B].triggers == rv.boards[C].triggers == 0
+
+
+def test_old_image_goes_back_before_the_next_module_begins(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "silent ok", "ok", "ok", "ok")
+    rv.order.clear()
+    rv.roll_out(parallel=1, max_failures=2)
+    assert rv.order[:2] == [A, A]
+
+
+def test_canary_that_is_held_back_holds_the_others_back(make_rv: MakeRv) -> None:
+    rv = make_rv("ok", "ok")
+    battery = parse_precondition({"topic": "e", "field": "v", "test": ">= 12.2", "max_age": 0.1})
+    rv.conditions[0] = 11.9
+    results = rv.roll_out(canary=1, preconditions=(battery,))
+    assert [result.code for result in results.values()] == ["precondition_failed", "precondition_failed"]
+    rv.conditions[0] = 11.9
+    rollout = rv.rollout(Options(canary=1, preconditions=(battery,), boot_timeout=0.2))
+    original = rollout._run_wave
+
+    async def then_the_battery_recovers(wave: t.Any, *, canary: bool) -> None:
+        await original(wave, canary=canary)
+        if canary:
+            rv.conditions[0] = 12.6
+
+    rollout._run_wave = then_the_battery_recovers  # type: ignore[method-assign]
+    assert [result.code for result in asyncio.run(rollout.run())] == ["precondition_failed", "canary_failed"]
+    assert rv.boards[B].triggers == 0
+
+
+def test_second_run_sacrifices_no_second_canary(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "silent ok", "ok", "ok")
+    rv.roll_out(canary=1)
+    results = rv.roll_out(canary=1)
+    assert [result.code for result in results.values()] == ["held_image", "canary_failed", "canary_failed"]
+    assert rv.boards[B].triggers == 0
+
+
+def test_module_that_was_up_to_date_by_its_report_has_an_image_to_go_back_to(make_rv: MakeRv) -> None:
+    rv = make_rv("silent ok")
+    rv.hear(rv.boards[A], "1.0.0")
+    rv.ship("1.0.0")
+    assert outcome(rv.roll_out()[A]) == (Status.UP_TO_DATE, None, Proof.VERSION)
+    rv.ship("1.1.0")
+    assert outcome(rv.roll_out()[A])[:2] == (Status.ROLLED_BACK, "silent_after_boot")
+    assert rv.boards[A].version == "1.0.0"
+
+
+def test_old_image_is_not_up_to_date_where_the_new_one_was_left(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "silent ok")
+    rv.roll_out(rollback=False)
+    rv.ship("1.0.0")
+    assert rv.roll_out()[A].status is Status.UPDATED
+    assert rv.boards[A].version == "1.0.0"
+
+
+def test_lost_module_stays_lost_and_is_never_up_to_date(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "dead")
+    for _run in range(2):
+        assert outcome(rv.roll_out()[A])[:2] == (Status.FAILED, "lost")
+    rv.ship("1.0.0")
+    assert outcome(rv.roll_out()[A])[:2] == (Status.FAILED, "lost")
+
+
+def test_restoration_in_vain_is_not_tried_for_ever(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "silent")
+    for _run in range(5):
+        assert outcome(rv.roll_out()[A])[:2] == (Status.FAILED, "lost")
+    assert rv.boards[A].deliveries == 1 + 3
+
+
+def test_restoration_of_an_image_that_never_reports_needs_no_report(make_rv: MakeRv) -> None:
+    rv = make_rv("mute strange mute")
+    rv.ship("1.0.0")
+    assert outcome(rv.roll_out()[A]) == (Status.UPDATED, None, Proof.UPLOAD)
+    rv.ship("1.1.0")
+    assert outcome(rv.roll_out()[A])[:2] == (Status.ROLLED_BACK, "wrong_version_after_boot")
+
+
+def test_restoration_of_a_run_before_asks_the_owner_again(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "dead")
+    rv.roll_out()
+    triggers = rv.boards[A].triggers
+    rv.inhibit_file.write_text("on a ferry")
+    assert outcome(rv.roll_out()[A])[:2] == (Status.HELD_BACK, "inhibited")
+    assert rv.boards[A].triggers == triggers
+
+
+def test_module_that_fell_back_gets_the_image_that_it_kept(make_rv: MakeRv) -> None:
+    rv = with_release(make_rv, "ok silent ok")
+    rv.roll_out()
+    rv.boards[A].version = "1.0.0"
+    rv.hear(rv.boards[A], "1.0.0")
+    assert rv.roll_out()[A].status is Status.REVERTED
+    rv.ship("1.2.0")
+    result = rv.roll_out()[A]
+    assert (result.status, result.to_version, rv.boards[A].version) == (Status.ROLLED_BACK, "1.0.0", "1.0.0")
+
+
+def test_defect_of_ours_stops_one_module_and_no_other(make_rv: MakeRv, capfd: pytest.CaptureFixture[str]) -> None:
+    results = make_rv("broken", "ok").roll_out()
+    assert outcome(results[A])[:2] == (Status.FAILED, "internal")
+    assert outcome(results[B]) == (Status.UPDATED, None, Proof.VERSION)
+    assert "RuntimeError: a defect of ours" in capfd.readouterr().err
+
+
+def test_transport_that_does_not_answer_any_more_is_forgotten(make_rv: MakeRv) -> None:
+    rv = make_rv("ok absent")
+    rv.roll_out()
+    assert rv.record(A).ota == "espota"
+    rv.ship("1.2.0")
+    rv.roll_out()
+    assert rv.record(A).ota is None
+
+
+def test_check_mode_knows_what_would_hold_the_modules_back(make_rv: MakeRv) -> None:
+    rv = make_rv("ok")
+    rv.inhibit_file.write_text("on a ferry")
+    assert [(result.status, result.code) for result in _plan(rv)] == [(Status.HELD_BACK, "inhibited")]
+    rv.way = LinkError("bus_off", "the bus is off")
+    assert [(result.status, result.code) for result in _plan(rv)] == [(Status.FAILED, "bus_off")]

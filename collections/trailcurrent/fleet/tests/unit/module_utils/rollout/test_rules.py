@@ -19,7 +19,6 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.rollout.model i
     Firmware,
     Module,
     Options,
-    Phase,
     Proof,
     Record,
     Refusal,
@@ -34,7 +33,7 @@ NAME = parse_hostname("esp32-8F56D8")
 MODULE = Module(NAME, "gnss_module")
 NEW = Firmware("new", "1.1.0", b"")
 OLD = Firmware("old", "1.0.0", b"")
-VERIFIED_OLD = Verified("old", "1.0.0", Proof.VERSION, at=100.0)
+VERIFIED_OLD = Verified("old", "1.0.0", Proof.VERSION, at=100.0, report_at=50.0)
 OPTIONS = Options()
 
 
@@ -46,8 +45,9 @@ def task(**changes: t.Any) -> rules.Task:
     return dataclasses.replace(rules.Task(MODULE, Record(), NEW), **changes)
 
 
-def attempt(firmware: Firmware = NEW, phase: Phase = Phase.BOOTING, **changes: t.Any) -> Attempt:
-    return dataclasses.replace(Attempt(firmware.sha256, firmware.version, phase, started=200.0), **changes)
+def attempt(firmware: Firmware = NEW, **changes: t.Any) -> Attempt:
+    begun = Attempt(firmware.sha256, firmware.version, started=200.0, report_at=100.0)
+    return dataclasses.replace(begun, **changes)
 
 
 def decided(given_task: rules.Task, options: Options = OPTIONS) -> tuple[object, ...]:
@@ -82,7 +82,7 @@ def test_image_verified_before_is_not_uploaded_again() -> None:
     record = Record(verified=dataclasses.replace(VERIFIED_OLD, sha256="new", version="1.1.0"))
     assert decided(task(record=record)) == (Act.SETTLE, Status.UP_TO_DATE, None, Proof.VERSION)
     assert decided(task(record=record, reported=reported("1.1.0", 300)))[1] is Status.UP_TO_DATE
-    assert decided(task(record=record, reported=reported("1.0.0", 50)))[1] is Status.UP_TO_DATE  # older than the proof
+    assert decided(task(record=record, reported=reported("1.0.0", 50)))[1] is Status.UP_TO_DATE  # known at the proof
     assert decided(task(record=record), Options(force=True))[0] is Act.UPDATE
 
 
@@ -122,9 +122,9 @@ def test_interrupted_restoration_is_finished_first() -> None:
     assert decided(task(record=record, module=Module(NAME, "gnss_module", enabled=False)))[1] is Status.SKIPPED
 
 
-@pytest.mark.parametrize("phase", [Phase.UPLOADING, Phase.BOOTING])
-def test_upload_of_a_killed_run_is_proven_by_a_later_report(phase: Phase) -> None:
-    begun = attempt(phase=phase, from_version="1.0.0", answered=210.0 if phase is Phase.BOOTING else None)
+@pytest.mark.parametrize("answered", [None, 210.0])
+def test_upload_of_a_killed_run_is_proven_by_a_later_report(answered: float | None) -> None:
+    begun = attempt(from_version="1.0.0", answered=answered)
     record = Record(verified=VERIFIED_OLD, attempt=begun, reports=True)
     decision = rules.decide(task(record=record, reported=reported("1.1.0", 220)), OPTIONS)
     assert (decision.status, decision.proof, decision.settles_attempt) == (Status.UPDATED, Proof.VERSION, True)
@@ -133,7 +133,7 @@ def test_upload_of_a_killed_run_is_proven_by_a_later_report(phase: Phase) -> Non
 
 
 def test_report_from_before_the_upload_proves_nothing() -> None:
-    record = Record(attempt=attempt(answered=210.0), reports=True)
+    record = Record(attempt=attempt(answered=210.0, report_at=205.0), reports=True)
     stale = task(record=record, reported=reported("1.1.0", 205))
     assert not rules.decide(stale, OPTIONS).settles_attempt
 
@@ -145,9 +145,8 @@ def test_ok_of_a_module_that_never_reports_is_not_uploaded_twice() -> None:
 
 
 def test_proof_is_not_trusted_when_another_image_was_on_its_way_since() -> None:
-    for phase in (Phase.UPLOADING, Phase.BOOTING):
-        record = Record(verified=VERIFIED_OLD, attempt=attempt(NEW, phase=phase))
-        assert decided(task(record=record, firmware=OLD))[0] is Act.UPDATE
+    record = Record(verified=VERIFIED_OLD, attempt=attempt(NEW))
+    assert decided(task(record=record, firmware=OLD))[0] is Act.UPDATE
 
 
 V1, V2, V3 = (1, 0, 0), (1, 1, 0), (9, 9, 9)
@@ -205,7 +204,7 @@ def test_version_is_proven_by_a_new_matching_report_alone(evidence: Evidence) ->
 
 def test_absent_module_is_not_reached_and_one_that_took_an_image_is_lost() -> None:
     assert rules.status_of_failure("no_answer", None) == (Status.NOT_REACHED, "no_answer")
-    assert rules.status_of_failure("name_unknown", attempt(phase=Phase.UPLOADING)) == (
+    assert rules.status_of_failure("name_unknown", attempt()) == (
         Status.NOT_REACHED,
         "name_unknown",
     )
@@ -229,15 +228,24 @@ def test_waves_lose_and_repeat_nobody(tasks: list[int], canary: int) -> None:
         assert waves[0] == tasks[:canary]
 
 
-def test_failed_canary_closes_the_gate() -> None:
+def test_canary_that_was_not_updated_closes_the_gate() -> None:
     gate = rules.Gate(max_failures=0)
-    gate.count("esp32-8F56D8", Status.UP_TO_DATE, canary=True)
-    assert gate.closed() is None
-    gate.count("esp32-8F56D8", Status.ROLLED_BACK, canary=True)
-    assert gate.closed() == (
+    gate.count_canary("esp32-8F56D8", Status.UPDATED)
+    assert gate.closed("new") is None
+    gate.count_canary("esp32-8F56D8", Status.HELD_BACK)
+    assert gate.closed("new") == (
         "canary_failed",
-        "not started, because the canary esp32-8F56D8 ended as rolled_back; look at its error first",
+        "not started, because the canary esp32-8F56D8 ended as held_back; look at its error first",
     )
+
+
+def test_image_that_a_canary_held_back_is_not_tried_on_the_next_module() -> None:
+    gate = rules.Gate(max_failures=0)
+    gate.hold_image("new", "esp32-8F56D8")
+    assert gate.closed("other") is None
+    closed = gate.closed("new")
+    assert closed is not None
+    assert closed[0] == "canary_failed"
 
 
 @given(st.lists(st.sampled_from(list(Status))), st.integers(min_value=0, max_value=4))
@@ -246,9 +254,30 @@ def test_gate_closes_at_max_failures_and_not_before(statuses: list[Status], limi
     for number, status in enumerate(statuses * 2):
         gate.count(str(number % len(statuses)), status)
     failures = sum(status in FAILING for status in statuses)
-    closed = gate.closed()
+    closed = gate.closed("new")
     assert (closed is not None) == (0 < limit <= failures)
     assert closed is None or closed[0] == "too_many_failures"
+
+
+def test_clock_that_jumped_back_hides_no_report_and_makes_none() -> None:
+    """A Pi without a battery: what the bridge kept is from tomorrow, what comes is from today."""
+    proven = dataclasses.replace(VERIFIED_OLD, sha256="new", version="1.1.0", at=900.0, report_at=890.0)
+    assert decided(task(record=Record(verified=proven), reported=reported("1.0.0", 300)))[1] is Status.REVERTED
+    killed = Record(attempt=attempt(answered=910.0, report_at=890.0, from_version="1.0.0"), reports=True)
+    assert rules.decide(task(record=killed, reported=reported("1.1.0", 300)), OPTIONS).settles_attempt
+    assert not rules.decide(task(record=killed, reported=reported("1.1.0", 890)), OPTIONS).settles_attempt
+
+
+def test_restoration_in_vain_comes_to_an_end() -> None:
+    begun = attempt(OLD, restoring="silent_after_boot", tries=rules.RESTORE_TRIES)
+    record = Record(verified=VERIFIED_OLD, attempt=begun).with_refusal("new", Refusal("silent_after_boot", "", 210.0))
+    assert decided(task(record=record))[1:3] == (Status.FAILED, "lost")
+    assert decided(task(record=record, firmware=OLD), Options(force=True))[0] is Act.RESTORE
+
+
+@pytest.mark.parametrize("at", [1e300, float("inf"), float("nan"), -5.0])
+def test_time_that_is_none_breaks_no_sentence(at: float) -> None:
+    assert rules.decide(task(reported=Reported((1, 1, 0), at)), OPTIONS).status is Status.UP_TO_DATE
 
 
 RECORDS = st.builds(
@@ -260,7 +289,6 @@ RECORDS = st.builds(
     | st.builds(
         attempt,
         firmware=st.sampled_from([OLD, NEW]),
-        phase=st.sampled_from([Phase.UPLOADING, Phase.BOOTING]),
         answered=st.none() | st.just(210.0),
         restoring=st.none() | st.just("silent_after_boot"),
     ),
@@ -281,6 +309,14 @@ def test_record_survives_the_disk(record: Record) -> None:
 )
 def test_damaged_record_costs_an_upload_never_a_crash(data: dict[str, t.Any]) -> None:
     assert Record.from_json(data).verified is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("at", "yesterday"), ("sha256", 5), ("proof", "faith"), ("at", True), ("version", None)]
+)
+def test_value_of_the_wrong_kind_is_no_record(name: str, value: object) -> None:
+    damaged = {**Record(verified=VERIFIED_OLD).as_json()["verified"], name: value}
+    assert Record.from_json({"verified": damaged}).verified is None
 
 
 @given(
