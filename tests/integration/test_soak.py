@@ -1,4 +1,4 @@
-"""The long fault loop: a release, random faults, a run that is killed somewhere, and runs that go on; round after round.
+"""The long fault loop: a release, random faults, a run that is killed somewhere, runs that go on; round after round.
 
 ./test soak                              # ROUNDS rounds with a seed of today
 SOAK_SEED=7 SOAK_ROUNDS=3 ./test soak    # the same again, shorter
