@@ -35,7 +35,8 @@ def run(arguments: dict[str, t.Any], *flags: str) -> tuple[int, dict[str, t.Any]
         json.dumps(arguments),
         *flags,
     ]
-    environment = os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1"}
+    ours = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1"}
+    environment = os.environ | ours | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
     return done.returncode, json.loads(done.stdout.split("=> ", 1)[1])
 

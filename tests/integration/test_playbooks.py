@@ -74,6 +74,10 @@ class Fleet:
         path.write_text(yaml.safe_dump(faults))
         demo.virtual_rv("faults", "--directory", str(self.rv_directory), str(path))
 
+    def power_cycle(self) -> None:
+        """Let no module stay in its three minutes of OTA mode: it would not hear the next test's trigger."""
+        demo.virtual_rv("power-cycle", "--directory", str(self.rv_directory), *self.names())
+
     def triggers(self) -> int:
         return demo.triggers(self.rv_directory)
 
@@ -132,6 +136,7 @@ def fleet(tmp_path: pathlib.Path, running: tuple[dict[str, t.Any], pathlib.Path]
     made = Fleet(tmp_path, *running)
     yield made
     made.faults({})
+    made.power_cycle()
 
 
 def test_an_rv_in_a_garage_never_keeps_the_next_one_from_its_turn(fleet: Fleet) -> None:
