@@ -24,9 +24,7 @@ MODULE: t.Final = "trailcurrent.fleet.firmware_rollout"
 LINK_RETRY: t.Final = (1.0, 10.0)  # s between two looks for a lost Pi, doubled up to the second
 DEFAULT_LINK_TIMEOUT: t.Final = 600.0  # s; the module's own default
 FOLLOW_WAIT: t.Final = 5.0  # s that the Pi waits for something new before it answers
-RESTARTS: t.Final = (
-    2  # so often a run that died (a Pi that lost its power) is started again; then it is the user's turn
-)
+RESTARTS: t.Final = 2  # of a run that died, as with the power of its Pi; then it is the user's turn
 PERCENT_STEP: t.Final = 20  # a line for each so many percent of an upload
 MAX_LINE: t.Final = 500  # characters; what a hostile Pi sends does not flood the terminal
 
