@@ -350,7 +350,7 @@ class _Steps:
         self._told = 0.0
 
     def ready(self, host_address: str) -> None:
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()  # the first instant fills buffers and tells no rate
         self._run.uploading(host_address, self._size)
 
     def progress(self, sent: int, total: int) -> None:

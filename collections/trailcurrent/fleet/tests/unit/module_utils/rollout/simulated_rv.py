@@ -103,6 +103,7 @@ class SimulatedRv:
         self.inhibit_file = state_dir / "no-update"
         self.kill_at: str | None = None
         self.events: list[dict[str, t.Any]] = []
+        self.told: list[dict[str, t.Any]] = []  # the progress that a follower sees when an upload has just begun
         self.reports: list[tuple[str, Reported]] = []  # every live report of the run, in order
 
     def ship(self, version: str, content: bytes | None = None) -> None:
@@ -176,6 +177,7 @@ class SimulatedRv:
         steps.ready("127.0.0.1")
         self._die_at("uploading")
         steps.progress(len(image) // 2, len(image))
+        self.told.append(self.folder.read_progress())
         await asyncio.sleep(0.01)
         if word in FAULTS:
             raise FAULTS[word]

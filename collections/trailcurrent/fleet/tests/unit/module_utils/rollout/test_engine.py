@@ -502,3 +502,9 @@ def test_check_mode_knows_what_would_hold_the_modules_back(make_rv: MakeRv) -> N
     assert [(result.status, result.code) for result in _plan(rv)] == [(Status.HELD_BACK, "inhibited")]
     rv.way = LinkError("bus_off", "the bus is off")
     assert [(result.status, result.code) for result in _plan(rv)] == [(Status.FAILED, "bus_off")]
+
+
+def test_rate_of_the_first_instant_is_not_told(make_rv: MakeRv) -> None:
+    rv = make_rv("ok")
+    rv.roll_out()
+    assert rv.told == [{A: {"phase": "uploading"}}]
