@@ -21,8 +21,8 @@ LINKS = {
 SCRIPTS = ["demo", "test", ".ci/run", "collections/build", "requirements/environment", "requirements/refresh"]
 # Where a checkout or a home lies on some machine, and the hosts of package and image registries.
 OF_ONE_MACHINE = re.compile(
-    r"/work/(?:main|shared)|/tmp/x/|/root/|/home/(?!trailcurrent|user|pi\b)\w+/|\.pyenv/versions/\d"
-    r"|pypi\.org|pythonhosted|quay\.io|ghcr\.io|registry-1\.docker|hub\.docker|/opt/pypi"
+    r"/root/|/home/(?!trailcurrent|user|pi\b)\w+/|\.pyenv/versions/\d"
+    r"|pypi\.org|pythonhosted|quay\.io|ghcr\.io|registry-1\.docker|hub\.docker|deb\.debian"
 )
 
 
