@@ -138,6 +138,7 @@ def act(options: Options, run: Run) -> dict[str, t.Any]:
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     run_module(act, MQTT, SPEC, requires={"paho-mqtt": PAHO_MISSING})
 
 

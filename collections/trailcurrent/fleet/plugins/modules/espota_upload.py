@@ -126,18 +126,15 @@ device_message:
   sample: Not Enough Space
 """
 
-import asyncio
-import dataclasses
 import time
 import typing as t
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.esp_image import parse_image
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.hostname import ModuleName, parse_hostname
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.hostname import ModuleName
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.espota import EspotaUpload
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.firmware_file import read_firmware
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.mdns import ZEROCONF_MISSING, find_address
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.transfer import Uploaded, parse_port_range
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.options import UPLOAD, Options
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.rollout.single import upload_firmware
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.runner import Run, run_module
 
 SPEC: t.Final[Options] = {
@@ -167,18 +164,11 @@ async def upload(options: Options, name: ModuleName, image: bytes, messages: lis
 
 
 def act(options: Options, run: Run) -> dict[str, t.Any]:
-    """Check the image and upload it, or say what would be uploaded."""
-    name = parse_hostname(options["hostname"])
+    """Upload by espota, and return what the module said besides."""
     parse_port_range(options["host_ports"])
-    data = read_firmware(options["firmware"])
-    image = parse_image(data, options["firmware"])
-    facts = {"changed": True, "bytes": image.size, "sha256": image.sha256, "version": image.version}
-    if run.check:
-        return {**facts, "msg": f"Would upload {image.size:,} bytes to {name.text}."}
     messages: list[str] = []
-    uploaded = asyncio.run(upload(options, name, data, messages))
-    done = f"Uploaded {uploaded.bytes:,} bytes to {name.text} at {uploaded.address} in {uploaded.seconds:.1f} s."
-    return {**facts, **dataclasses.asdict(uploaded), "messages": messages, "msg": done}
+    done = upload_firmware(options, lambda name, image: upload(options, name, image, messages), check=run.check)
+    return done if run.check else {**done, "messages": messages}
 
 
 def main() -> None:

@@ -108,18 +108,15 @@ device_message:
   sample: OTA end failed
 """
 
-import asyncio
-import dataclasses
 import time
 import typing as t
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.esp_image import parse_image
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.hostname import ModuleName, parse_hostname
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.hostname import ModuleName
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links import http_ota
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.firmware_file import read_firmware
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.mdns import ZEROCONF_MISSING, find_address
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.transfer import Uploaded
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.options import UPLOAD, Options
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.rollout.single import upload_firmware
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.runner import Run, run_module
 
 SPEC: t.Final[Options] = {"port": {"type": "int", "default": 80}}
@@ -140,16 +137,8 @@ async def upload(options: Options, name: ModuleName, image: bytes) -> Uploaded:
 
 
 def act(options: Options, run: Run) -> dict[str, t.Any]:
-    """Check the image and upload it, or say what would be uploaded."""
-    name = parse_hostname(options["hostname"])
-    data = read_firmware(options["firmware"])
-    image = parse_image(data, options["firmware"])
-    facts = {"changed": True, "bytes": image.size, "sha256": image.sha256, "version": image.version}
-    if run.check:
-        return {**facts, "msg": f"Would upload {image.size:,} bytes to {name.text}."}
-    uploaded = asyncio.run(upload(options, name, data))
-    done = f"Uploaded {uploaded.bytes:,} bytes to {name.text} at {uploaded.address} in {uploaded.seconds:.1f} s."
-    return {**facts, **dataclasses.asdict(uploaded), "msg": done}
+    """Upload by HTTP."""
+    return upload_firmware(options, lambda name, image: upload(options, name, image), check=run.check)
 
 
 def main() -> None:

@@ -75,6 +75,7 @@ class _Delivery:
         return await mdns.find_address(self._module.name, timeout=self._left(), fixed=self._module.address)
 
     async def by_http(self) -> Uploaded:
+        """By HTTP, as soon as its port accepts."""
         return await self._http(await self._address(), self._module.port or http_ota.PORT)
 
     async def _http(self, address: str, port: int) -> Uploaded:
@@ -90,6 +91,7 @@ class _Delivery:
         )
 
     async def by_espota(self, *, or_http: bool) -> tuple[str, Uploaded]:
+        """By espota, or where that stays silent and `or_http` allows it, by HTTP; which of them answered."""
         async with self._espota_upload() as upload:
             while True:
                 address = await self._address()
