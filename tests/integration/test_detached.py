@@ -155,14 +155,14 @@ def test_run_that_died_is_started_again_by_itself_and_goes_on(rv: Rv, tmp_path: 
 
 
 def test_operator_sees_each_phase_and_the_task_fails_when_a_module_did(rv: Rv, tmp_path: pathlib.Path) -> None:
-    rv.add(flash_rate=60_000)
+    rv.add(flash_rate=100_000)
     rv.add(faults=Faults(absent=True))
-    rv.ship("gnss_module", "1.0.0", size=200_000)
+    rv.ship("gnss_module", "1.0.0", size=900_000)  # some seconds more than the socket buffers swallow at once
     process = play(rv, tmp_path, ready_timeout=4.0)
     output = output_of(process)
     assert process.returncode == 2
     assert "localhost | esp32-00000B gnss_module: waking, triggered; it has 4 s to answer" in output
-    assert "localhost | esp32-00000B gnss_module: uploading, 200000 bytes, between the module and 127." in output
+    assert "localhost | esp32-00000B gnss_module: uploading, 900000 bytes, between the module and 127." in output
     assert " % at " in output
     assert "localhost | esp32-00000B gnss_module: updated (0.9.0 -> 1.0.0, proof: version" in output
     assert "localhost | esp32-00000C gnss_module: not_reached" in output
