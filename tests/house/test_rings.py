@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "links": {"base", "formats"},
     "journal": {"base", "formats"},
     "rollout": {"base", "formats", "links", "journal"},
+    "bundle": {"base", "formats", "links", "journal"},
+    "firmware_fetch": {"base", "formats", "links", "journal"},
     "runner": {"base"},
 }
 BASE = {"errors", "text", "options"}

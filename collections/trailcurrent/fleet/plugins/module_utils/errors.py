@@ -121,6 +121,70 @@ CODES: t.Final[dict[str, Code]] = {
     "invalid_answer": Code(
         "the peer answered what no such device answers", "check that the address belongs to a module"
     ),
+    # the deployment bundle
+    "bundle_missing": Code("the bundle is not there", "check `path`, or build it with package.yml"),
+    "bundle_truncated": Code("the bundle ends too early", "copy or download it again"),
+    "bundle_damaged": Code(
+        "some bytes of the bundle are not the ones that its manifest names",
+        "copy or download it again, or build it anew",
+    ),
+    "bundle_unsigned": Code(
+        "the bundle has no signature, and `signature_policy` is `required`", "sign it: build it with a `signing_key`"
+    ),
+    "bundle_legacy": Code(
+        "the bundle was made by the old script: it has no manifest",
+        "build it anew with package.yml, or take `signature_policy: if_present` where you trust where it comes from",
+    ),
+    "bundle_unlisted": Code(
+        "a folder holds files that its manifest does not name, or that are no regular files",
+        "unpack the bundle into an empty folder",
+    ),
+    "manifest_invalid": Code("the manifest is malformed", "build the bundle anew"),
+    "manifest_format": Code("the manifest has a newer format than this collection reads", "update trailcurrent.fleet"),
+    "unsafe_path": Code(
+        "a path leads out of its folder, or is not the same on every system", "rename the file that the sentence names"
+    ),
+    "signature_invalid": Code(
+        "the signature is not one of this manifest", "copy or download the bundle again; sign it again if it is yours"
+    ),
+    "signature_namespace": Code(
+        "the signature, or the key, is for another purpose than deployments",
+        "sign with namespace `trailcurrent-deployment`, and allow it for that key in `allowed_signers`",
+    ),
+    "signer_unknown": Code("the key is not in `allowed_signers`", "trust that key by set-up, or sign with a known one"),
+    "signer_expired": Code(
+        "the key's time in `allowed_signers` is over", "extend it or add the new key by set-up, and sign with that"
+    ),
+    "clock_wrong": Code("the clock is before the key's time", "set the clock, then run it again"),
+    "signers_missing": Code("there is no `allowed_signers` file to judge by", "write it by set-up, or name yours"),
+    "invalid_signers": Code("`allowed_signers` cannot be read", "correct the line that the sentence names"),
+    "signing_failed": Code(
+        "the manifest could not be signed", "check `signing_key`; load it into ssh-agent when it has a passphrase"
+    ),
+    "downgrade": Code(
+        "the release is older than the deployed one", "give `allow_downgrade` when going back is what you want"
+    ),
+    "too_old": Code(
+        "the deployed release is too old for this one", "deploy a release in between first, as the sentence says"
+    ),
+    "disk_full": Code("there is not enough room on the disk", "free the space that the sentence names"),
+    "destination_differs": Code(
+        "the folder is there, and holds something else than the bundle", "remove that folder, or name another one"
+    ),
+    "source_invalid": Code("`bundle.yml` cannot be used", "correct the key that the sentence names"),
+    "source_missing": Code("a file or folder that `bundle.yml` names is not there", "make it, or correct its path"),
+    "engine_unavailable": Code("neither Docker nor Podman answers", "start the engine, or give the image as a `tar`"),
+    "image_unknown": Code("the engine has no such image", "build or pull it, or correct its name in `bundle.yml`"),
+    "image_invalid": Code("the image archive cannot be used", "save the image again"),
+    "image_architecture": Code(
+        "the image is for another processor than the Pis have", "build it for `linux/arm64` (or as `requires` says)"
+    ),
+    "requirement_unmet": Code("the Pi does not have what the release needs", "read what it needs, and update the Pi"),
+    # firmware from release pages
+    "release_unreachable": Code("the release page does not answer", "check the link, or name a mirror"),
+    "release_refused": Code("the release page refuses", "wait, or give a token or a mirror"),
+    "asset_missing": Code("the release has no file of that name", "correct the asset's name in the table"),
+    "download_mismatch": Code("what was downloaded is not what was announced", "run it again; check the mirror"),
     # what a rollout finds out
     "module_disabled": Code("the module is disabled in the registry", "enable it there to have it updated"),
     "no_image": Code("there is no firmware for the module's type", "nothing, or add its image to `fleet_firmware_dir`"),

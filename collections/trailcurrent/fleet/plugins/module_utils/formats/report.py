@@ -14,6 +14,7 @@ import typing as t
 
 from ..text import printable
 from .registry import display_name
+from .table import Column, Table
 
 FORMAT: t.Final = 1
 """Of the report file; goes up when a key changes its meaning."""
@@ -70,14 +71,6 @@ class Rv:
             "error": self.error,
             "modules": list(self.results),
         }
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """One column: its head, and the most characters that it takes."""
-
-    head: str
-    limit: int
 
 
 RUN: t.Final = "rollout"
@@ -141,12 +134,11 @@ def table(rvs: collections.abc.Sequence[Rv], width: int = MIN_WIDTH, kind: str =
     :param width: columns that a sentence may take; rows take what they need, at most the limits of ``COLUMNS``
     :param kind: ``RUN`` or ``STATUS``
     """
-    columns = COLUMNS[kind]
     rows = [(row, note) for rv in rvs for row, note in _rows_of(rv, kind)]
-    widths = [_width(column, [row[0][i] for row in rows]) for i, column in enumerate(columns)]
-    lines = [_line([column.head for column in columns], widths), _line(["-" * size for size in widths], widths)]
+    shown = Table(COLUMNS[kind], [row for row, _note in rows])
+    lines = shown.head()
     for row, note in rows:
-        lines.append(_line(row, widths))
+        lines.append(shown.line(row))
         lines.extend(_wrapped(note, max(width, MIN_WIDTH)))
     return lines
 
@@ -209,15 +201,6 @@ def _sentence(code: object, error: object) -> str:
 
 def _wrapped(note: str, width: int) -> list[str]:
     return textwrap.wrap(note, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False)
-
-
-def _width(column: Column, cells: collections.abc.Sequence[str]) -> int:
-    return min(column.limit, max([len(column.head), *map(len, cells)]))
-
-
-def _line(cells: collections.abc.Sequence[str], widths: collections.abc.Sequence[int]) -> str:
-    shown = (cell if len(cell) <= size else cell[: size - 1] + "…" for cell, size in zip(cells, widths, strict=True))
-    return "  ".join(cell.ljust(size) for cell, size in zip(shown, widths, strict=True)).rstrip()
 
 
 def counts(rvs: collections.abc.Iterable[Rv]) -> dict[str, int]:

@@ -1,0 +1,1 @@
+"""The signed deployment bundle: built once, trusted everywhere (docs/bundle-format.md)."""
