@@ -22,6 +22,8 @@ import pytest
 import yaml
 
 from virtual_rv import demo
+from virtual_rv.image import make_image
+from virtual_rv.release_page import ReleasePages
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "collections/trailcurrent/fleet/plugins"
@@ -42,6 +44,7 @@ class Place:
     rv: dict
     directory: pathlib.Path
     home: pathlib.Path
+    releases: ReleasePages
 
     def module(self, ota: str) -> dict:
         return next(module for module in self.rv["modules"] if module["ota"] == ota)
@@ -54,6 +57,7 @@ class Place:
             "/var/lib/trailcurrent/firmware": str(self.home / "trailcurrent/firmware/wired"),
             "{{ ansible_facts.mcu_modules }}": "{{ modules_with_addresses }}",
             "soak: 600": "soak: 1",
+            "https://mirror.example.org/firmware": self.releases.url("web"),
             "gnss_module/firmware.bin": f"{espota['type']}/firmware.bin",
             "wall_mounted_display/firmware.bin": f"{http['type']}/firmware.bin",
             "192.168.4.20": espota["address"],
@@ -86,6 +90,15 @@ def furnish(home: pathlib.Path, rv: dict) -> None:
     (home / "bin/docker").chmod(0o755)
 
 
+def publish(releases: ReleasePages) -> None:
+    """Release what the examples fetch."""
+    relays = {f"switchback-relay-addr{n}-2.0.0.bin": make_image(version="2.0.0", seed=n) for n in (1, 2)}
+    releases.publish(
+        "trailcurrent/gnss-module", "v1.2.0", {"firmware.bin": make_image(version="1.2.0", chip="esp32c6")}
+    )
+    releases.publish("trailcurrent/switchback-relay", "v2.0.0", relays)
+
+
 def credentials(env_file: str) -> dict[str, str]:
     lines = (line.partition("=") for line in pathlib.Path(env_file).read_text().splitlines() if "=" in line)
     return {name: value.strip("'\"") for name, _, value in lines}
@@ -109,11 +122,12 @@ def report_battery(rv: dict, stop: threading.Event) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> collections.abc.Iterator[Place]:
     home, stop = tmp_path_factory.mktemp("home"), threading.Event()
     directory = tmp_path_factory.mktemp("rv")
-    with demo.running_rv(directory, 4) as rv:
+    with demo.running_rv(directory, 4) as rv, ReleasePages() as releases:
         furnish(home, rv)
+        publish(releases)
         thread = threading.Thread(target=report_battery, args=(rv, stop))
         thread.start()
-        yield Place(rv, directory, home)
+        yield Place(rv, directory, home, releases)
         stop.set()
         thread.join()
 
@@ -163,6 +177,7 @@ def playbook(place: Place, path: pathlib.Path) -> list[dict]:
             "module_defaults": {f"trailcurrent.fleet.{name}": database for name in ("mcu_module", "mcu_modules_facts")}
             | {
                 "trailcurrent.fleet.espota_upload": {"address": place.module("espota")["address"]},
+                "trailcurrent.fleet.firmware_fetch": {"api_url": place.releases.api_url},
                 "trailcurrent.fleet.firmware_rollout": {"state_dir": str(place.home / "state")},
                 "trailcurrent.fleet.http_ota_upload": {"address": place.module("http")["address"]},
             },

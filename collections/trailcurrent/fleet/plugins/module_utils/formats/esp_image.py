@@ -110,6 +110,26 @@ def check_chip(image: Image, target: str | None, subject: str = "image") -> None
         )
 
 
+def check_one_chip(images: collections.abc.Iterable[tuple[str, str, Image]]) -> None:
+    """Images of one type for several addresses are for one chip: otherwise one of them is in the wrong place.
+
+    :param images: file, type and image
+    :raises InputError: ``wrong_chip``, naming both files
+    """
+    first: dict[str, tuple[str, str]] = {}
+    for file, module_type, image in images:
+        other, chip = first.setdefault(module_type, (file, image.chip))
+        if chip != image.chip:
+            raise InputError(
+                "wrong_chip",
+                f"The firmware {file} is for {image.chip}, and {other} of the same type is for {chip};"
+                " build both for the chip that the modules have.",
+                path=file,
+                chip=image.chip,
+                target=chip,
+            )
+
+
 def parse_version(text: str) -> tuple[int, int, int] | None:
     """The parts of ``v?X.Y.Z``, each 0 to 255; None for any other text. What follows ``+`` or ``-`` is ignored."""
     match = _VERSION.fullmatch(text)

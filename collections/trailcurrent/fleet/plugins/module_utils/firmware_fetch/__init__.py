@@ -1,0 +1,1 @@
+"""Brings firmware from the release pages of its makers to the laptop."""
