@@ -18,7 +18,15 @@ LINKS = {
     "collections/trailcurrent/fleet/roles": "../../../roles",
     "collections/trailcurrent/fleet/playbooks": "../../../playbooks",
 }
-SCRIPTS = ["demo", "test", ".ci/run", "collections/build", "requirements/environment", "requirements/refresh"]
+SCRIPTS = [
+    "demo",
+    "test",
+    ".ci/run",
+    "collections/build",
+    "collections/payload",
+    "requirements/environment",
+    "requirements/refresh",
+]
 # Where a checkout or a home lies on some machine, and the hosts of package and image registries.
 OF_ONE_MACHINE = re.compile(
     r"/root/|/home/(?!trailcurrent|user|pi\b)\w+/|\.pyenv/versions/\d"

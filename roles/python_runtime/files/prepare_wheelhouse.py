@@ -83,8 +83,10 @@ def prepare(pip: list[str], lock: pathlib.Path, folder: pathlib.Path, python: st
             download(pip_command(pip, lock, fresh, python, machine), folder)
             if not whole(fresh, text):
                 sys.exit(f"pip left {folder} without some wheel of the lock")
-            shutil.rmtree(folder, ignore_errors=True)
-            fresh.rename(folder)
+            # Another run may have filled it meanwhile, and use it already.
+            if not whole(folder, text):
+                shutil.rmtree(folder, ignore_errors=True)
+                fresh.rename(folder)
     return sorted(wheel.name for wheel in folder.glob("*.whl"))
 
 

@@ -1,0 +1,150 @@
+"""collections/payload: complete for every kind of Pi, downloaded once, and never half of it."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from packaging import tags, utils
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+GLIBC = {"3.11": 36, "3.13": 41}
+"""glibc 2.x of the Debian that has this Python: 12 and 13."""
+PIS = [(python, machine) for python in GLIBC for machine in ("aarch64", "x86_64")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Payload:
+    """A folder that was filled, and the cache that it was filled from."""
+
+    folder: pathlib.Path
+    cache: pathlib.Path
+
+    def fill(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        settings = {**os.environ, "XDG_CACHE_HOME": str(self.cache), **environment}
+        command = [sys.executable, ROOT / "collections/payload", self.folder]
+        return subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+
+    def files(self) -> dict[str, tuple[str, int]]:
+        """Path -> digest and time of its last change."""
+        return {
+            str(path.relative_to(self.folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+        }
+
+
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+
+
+@pytest.fixture(scope="module")
+def payload(tmp_path_factory: pytest.TempPathFactory) -> Payload:
+    """Filled from the cache that all runs of the tests share."""
+    made = Payload(tmp_path_factory.mktemp("payload"), ROOT / ".cache")
+    done = made.fill()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("filled: ")
+    return made
+
+
+def supported(python: str, machine: str) -> frozenset[tags.Tag]:
+    """The tags of wheels that this Pi takes (PEP 425, PEP 600)."""
+    major, minor = (int(part) for part in python.split("."))
+    platforms = [f"manylinux_2_{level}_{machine}" for level in range(GLIBC[python], 16, -1)]
+    own = tags.cpython_tags((major, minor), platforms=platforms)
+    return frozenset([*own, *tags.compatible_tags((major, minor), f"cp{major}{minor}", platforms)])
+
+
+def locked(lock: pathlib.Path) -> collections.abc.Iterator[tuple[str, str, frozenset[str]]]:
+    """Name, version and allowed digests of each line of a lock."""
+    for entry in re.split(r"\n(?=\S)", lock.read_text().strip()):
+        name, version = entry.split()[0].split("==")
+        yield utils.canonicalize_name(name), version, frozenset(re.findall(r"sha256:([0-9a-f]{64})", entry))
+
+
+@pytest.mark.parametrize(("python", "machine"), PIS)
+def test_wheel_that_a_pi_would_miss_is_found(payload: Payload, python: str, machine: str) -> None:
+    """Each line of the lock has exactly one wheel that this Pi takes, with a digest that the lock allows."""
+    wheels = payload.folder / "wheels"
+    usable = [
+        (utils.parse_wheel_filename(path.name), hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in wheels.glob("*.whl")
+    ]
+    takes, lines = supported(python, machine), list(locked(wheels / f"requirements-{python}.lock"))
+    assert len(lines) > 15
+    for name, version, allowed in lines:
+        found = [
+            digest
+            for (wheel, wheel_version, _build, wheel_tags), digest in usable
+            if wheel == name and str(wheel_version) == version and wheel_tags & takes
+        ]
+        assert len(found) == 1, f"{name} {version} for Python {python} on {machine}"
+        assert found[0] in allowed
+
+
+def test_wheel_that_no_pi_needs_and_any_other_file_are_found(payload: Payload) -> None:
+    wheels = payload.folder / "wheels"
+    takes = frozenset().union(*(supported(*pi) for pi in PIS))
+    names = {path.name for path in wheels.iterdir()}
+    assert {name for name in names if not name.endswith(".whl")} == {f"requirements-{python}.lock" for python in GLIBC}
+    assert all(utils.parse_wheel_filename(name)[3] & takes for name in names if name.endswith(".whl"))
+    assert all((wheels / f"requirements-{python}.lock").read_bytes() == lock(python) for python in GLIBC)
+
+
+def lock(python: str) -> bytes:
+    return (ROOT / f"requirements/pi-{python}.lock").read_bytes()
+
+
+def test_project_that_lacks_its_playbooks_or_services_is_found(payload: Payload) -> None:
+    (archive,) = (payload.folder / "project").glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = set(opened.getnames())
+    assert {
+        "playbooks/deploy.yml",
+        "roles/mcu_firmware/tasks/main.yml",
+        "plugins/modules/deployment_bundle.py",
+    } <= names
+    services = {path.relative_to(payload.folder / "project") for path in (payload.folder / "project").rglob("*.py")}
+    assert pathlib.Path("services/can_bridge/__main__.py") in services
+    assert not [name for name in [*names, *map(str, services)] if "__pycache__" in name]
+
+
+def test_second_run_changes_nothing_and_needs_no_network(payload: Payload) -> None:
+    before = payload.files()
+    done = payload.fill(**OFFLINE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("unchanged: ")
+    assert payload.files() == before
+
+
+def test_damage_in_the_folder_is_mended_and_nothing_else_is_left(payload: Payload) -> None:
+    before = {name: digest for name, (digest, _time) in payload.files().items()}
+    wheel = next((payload.folder / "wheels").glob("pyyaml*"))
+    wheel.write_bytes(wheel.read_bytes()[:-1])
+    (payload.folder / "wheels/stray-1.0-py3-none-any.whl").write_bytes(b"")
+    shutil.rmtree(payload.folder / "project")
+    done = payload.fill(**OFFLINE)
+    assert done.stdout.startswith("filled: "), done.stderr
+    assert {name: digest for name, (digest, _time) in payload.files().items()} == before
+    assert {path.name for path in payload.folder.iterdir()} == {"wheels", "project"}
+
+
+def test_laptop_without_wheels_and_network_leaves_the_folder_as_it_was(
+    payload: Payload, tmp_path: pathlib.Path
+) -> None:
+    before = payload.files()
+    done = dataclasses.replace(payload, cache=tmp_path / "empty").fill(**OFFLINE)
+    assert done.returncode != 0
+    assert "pip could not fill" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert payload.files() == before
+    assert {path.name for path in payload.folder.iterdir()} == {"wheels", "project"}
