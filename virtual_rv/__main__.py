@@ -13,6 +13,8 @@ from .config import ConfigError, default_config, load_config, load_yaml
 from .control import ControlError, Json, NotRunningError, ask
 from .firmware import write_firmware
 from .image import MINIMUM_SIZE
+from .release import Release, write_keys, write_release
+from .service_image import PackageError, write_images
 from .supervisor import SupervisorError, down, make_config, run_modules, supervise, up
 
 FIRMWARE_MODULES: t.Final = 64
@@ -30,7 +32,7 @@ def main(arguments: t.Sequence[str] | None = None) -> int:
     except NotRunningError as error:
         print(f"virtual_rv: {error}", file=sys.stderr)
         return 3
-    except (ConfigError, ControlError, SupervisorError, OSError, ValueError) as error:
+    except (ConfigError, ControlError, PackageError, SupervisorError, OSError, ValueError) as error:
         print(f"virtual_rv: {error}", file=sys.stderr)
         return 1
 
@@ -54,7 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("hostnames", nargs="+")
     _add_modules(commands)
     _add_firmware(commands)
+    command = _command(commands, "images", _images, "write images of the RV's Docker services, from Debian packages")
+    command.add_argument("--version", required=True)
+    _add_release(commands)
     return parser
+
+
+def _add_release(commands: t.Any) -> None:
+    command = _command(commands, "release", _release, "write the source of a release: bundle.yml and what it names")
+    _add_config(command)
+    command.add_argument("--version", required=True)
+    command.add_argument("--size", type=int, help=f"bytes of each firmware image, at least {MINIMUM_SIZE}")
+    command.add_argument("--no-images", action="store_true", help="firmware only")
+    command.add_argument("--keys", type=pathlib.Path, metavar="DIR", help="have a signing key there")
 
 
 def _add_modules(commands: t.Any) -> None:
@@ -136,6 +150,22 @@ def _firmware(options: argparse.Namespace) -> int:
     config = load_config(options.config) if options.config else default_config(modules)
     for path in write_firmware(config, options.directory, options.version, options.size):
         print(path)
+    return 0
+
+
+def _images(options: argparse.Namespace) -> int:
+    for path in write_images(options.directory, options.version):
+        print(path)
+    return 0
+
+
+def _release(options: argparse.Namespace) -> int:
+    modules = FIRMWARE_MODULES if options.modules is None else options.modules
+    config = load_config(options.config) if options.config else default_config(modules)
+    release = Release(options.version, options.size, with_images=not options.no_images)
+    print(write_release(config, options.directory, release))
+    if options.keys:
+        print(write_keys(options.keys.resolve()))
     return 0
 
 

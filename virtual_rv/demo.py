@@ -1,4 +1,4 @@
-"""The demo: the real playbook against a virtual RV, three times, each judged by its own report.
+"""The demo: two signed releases, and the real playbook that brings them to a virtual RV, judged by its own report.
 
 Run it as ``./demo``. It ends the virtual RV whatever happens, and exits non-zero when anything went otherwise than
 announced.
@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -99,6 +100,8 @@ def inventory(rv: Json, directory: pathlib.Path, **variables: t.Any) -> Json:
         "mcu_firmware_dir": str(directory / "firmware-on-pi"),
         "mcu_firmware_boot_timeout": BOOT_TIMEOUT,
         "mcu_firmware_modules": addresses,
+        "deployment_bundle_cache": str(directory / "cache"),
+        "deployment_bundle_state_dir": str(directory / "laptop"),
         **variables,
     }
     return {"rvs": {"hosts": {HOST: host}}}
@@ -138,23 +141,33 @@ def write_firmware(folder: pathlib.Path, version: str) -> None:
     virtual_rv("firmware", "--directory", str(folder), "--version", version, "--size", str(IMAGE_SIZE))
 
 
+def package(version: str, directory: pathlib.Path) -> pathlib.Path:
+    """Build and sign the bundle of one release as an operator does; return its path.
+
+    Firmware only: images of services need Debian's packages, and what a Pi needs besides needs the network.
+
+    :raises subprocess.CalledProcessError: it could not be built; what was said is on the terminal
+    """
+    given = {"demo_dir": str(directory), "demo_version": version, "demo_size": IMAGE_SIZE}
+    words = {**given, "demo_images": False, "deployment_bundle_payload": False}
+    playbook("package.yml", INVENTORY, "-e", json.dumps(words)).check_returncode()
+    return directory / f"bundles/trailcurrent-deployment-{version}.zip"
+
+
+def playbook(name: str, hosts: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a playbook of ours as a user does, from the clone."""
+    ansible = pathlib.Path(sys.executable).parent / "ansible-playbook"
+    command = [str(ansible), str(ROOT / "playbooks" / name), "-i", str(hosts), *arguments]
+    shown = shlex.join(["ansible-playbook", *(part.replace(f"{ROOT}/", "") for part in command[1:])])
+    print(f"$ {shown}", flush=True)
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False)
+
+
 def triggers(directory: pathlib.Path) -> int:
     """How many triggers the modules of the RV have heard so far."""
     status = json.loads(virtual_rv("status", "--json", "--directory", str(directory)))
     return sum(module["triggers"] for module in status["modules"])
-
-
-def play(hosts: pathlib.Path, firmware: pathlib.Path, report: pathlib.Path) -> int:
-    """Run the playbook as a user does; return its exit status."""
-    command = [
-        str(pathlib.Path(sys.executable).parent / "ansible-playbook"),
-        str(ROOT / "playbooks/firmware.yml"),
-        *("-i", str(hosts), "-e", f"fleet_firmware_dir={firmware}", "-e", f"fleet_report_file={report}"),
-    ]
-    shown = ["ansible-playbook", "playbooks/firmware.yml", *(part.replace(f"{ROOT}/", "") for part in command[2:])]
-    print("$ " + " ".join(shown), flush=True)
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
 def statuses(report: pathlib.Path) -> dict[str, int]:
@@ -177,15 +190,16 @@ def differences(step: Step, returncode: int, ended: collections.abc.Mapping[str,
     return found
 
 
-def perform(step: Step, number: int, directory: pathlib.Path, hosts: pathlib.Path) -> list[str]:
+def perform(step: Step, number: int, directory: pathlib.Path, bundle: pathlib.Path) -> list[str]:
     """One run: set the faults, play, compare; returns what went otherwise."""
     print(f"\n=== {number}. {step.story}\n", flush=True)
     faults = directory / f"faults-{number}.yml"
     faults.write_text(yaml.safe_dump(dict(step.faults)))
     virtual_rv("faults", "--directory", str(directory), str(faults))
     before, started, report = triggers(directory), time.monotonic(), directory / f"report-{number}.json"
-    returncode = play(hosts, directory / f"firmware-{step.version}", report)
-    found = differences(step, returncode, statuses(report), triggers(directory) - before)
+    words = ["-e", f"demo_dir={directory}", "-e", f"fleet_bundle={bundle}", "-e", f"fleet_report_file={report}"]
+    done = playbook("firmware.yml", INVENTORY, *words)
+    found = differences(step, done.returncode, statuses(report), triggers(directory) - before)
     took = f"{time.monotonic() - started:.0f} s"
     print(f"--- {'NOT as announced: ' + '; '.join(found) if found else 'as announced'} ({took})", flush=True)
     return found
@@ -194,7 +208,7 @@ def perform(step: Step, number: int, directory: pathlib.Path, hosts: pathlib.Pat
 def main(arguments: collections.abc.Sequence[str] | None = None) -> int:
     """The whole demo; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="./demo", description="A virtual RV, and firmware.yml run against it three times."
+        prog="./demo", description="A virtual RV, two signed releases, and firmware.yml run against it three times."
     )
     parser.add_argument(
         "--modules", type=int, default=DEFAULT_MODULES, metavar="N", help="emulated modules (2 or more)"
@@ -205,11 +219,15 @@ def main(arguments: collections.abc.Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"=== A virtual RV of {modules} modules starts below {DIRECTORY.name}/ (broker, database, CAN bus, bridge).")
     with running_rv(DIRECTORY, modules) as rv:
-        hosts = write_inventory(rv, INVENTORY, DIRECTORY)
-        for version in (OLD, NEW):
-            write_firmware(DIRECTORY / f"firmware-{version}", version)
+        write_inventory(rv, INVENTORY, DIRECTORY)
+        print("\n=== Two releases are packed and signed.\n", flush=True)
+        bundles = {version: package(version, DIRECTORY) for version in (OLD, NEW)}
         names = [module["hostname"] for module in rv["modules"]]
-        found = [text for n, step in enumerate(steps(names), 1) for text in perform(step, n, DIRECTORY, hosts)]
+        found = [
+            text
+            for number, step in enumerate(steps(names), 1)
+            for text in perform(step, number, DIRECTORY, bundles[step.version])
+        ]
     print(
         f"\n=== The virtual RV is down. {'Something went otherwise than announced.' if found else 'All as announced.'}"
     )
