@@ -11,7 +11,7 @@ import pathlib
 import time
 import typing as t
 
-from ..errors import InputError
+from ..errors import FleetError, InputError
 from ..formats.bundle_table import bundle_lines
 from ..formats.bundle_zip import read_head
 from ..formats.manifest import Manifest, bundle_name, encode_manifest
@@ -24,6 +24,7 @@ MANIFEST_MARK: t.Final = "{manifest}"
 PROGRESS_STEP: t.Final = 0.5  # s between two writes of the progress, which a person reads
 
 Json = dict[str, t.Any]
+Warn = collections.abc.Callable[[str], None]
 Progress = collections.abc.Callable[[str, int, int], None]
 
 
@@ -62,7 +63,8 @@ def _needed(options: Options, name: str) -> pathlib.Path:
 class Judge:
     """Whether a manifest is to be trusted, by the options of one run, and what this Pi has verified before."""
 
-    def __init__(self, options: Options, subject: str) -> None:
+    def __init__(self, options: Options, subject: str, warn: Warn) -> None:
+        self._warn = warn
         self._signers = _path(options["allowed_signers"])
         self._policy = options["signature_policy"]
         self._subject = subject
@@ -82,8 +84,11 @@ class Judge:
         )
 
     def remember(self, manifest: Manifest, manifest_sha256: str, principal: str | None) -> None:
-        """Note that every byte of this release was right."""
-        self._record.remember(manifest, manifest_sha256, principal, int(time.time()))
+        """Note that every byte of this release was right. A bundle is no worse because nobody can note it."""
+        try:
+            self._record.remember(manifest, manifest_sha256, principal, int(time.time()))
+        except FleetError as error:
+            self._warn(f"{self._subject} is what was signed, and that could not be recorded: {error}")
 
 
 def built(options: Options, *, check: bool, diff: bool, progress: Progress) -> Json:
@@ -161,10 +166,10 @@ def _compared(last: Manifest | None, new: Manifest, *, diff: bool) -> Json:
     return {**said, "diff": changes.diff(last, new)} if diff else said
 
 
-def verified(options: Options, *, check: bool, diff: bool, progress: Progress) -> Json:
+def verified(options: Options, *, check: bool, diff: bool, progress: Progress, warn: Warn) -> Json:
     """Verify the bundle, or the unpacked release, at ``path``."""
     path = _existing(options)
-    judge = Judge(options, path.name)
+    judge = Judge(options, path.name, warn)
     try:
         verify = verifier.verify_folder if path.is_dir() else verifier.verify
         found = verify(path, judge, progress, remember=None if check else judge.remember)
@@ -176,11 +181,11 @@ def verified(options: Options, *, check: bool, diff: bool, progress: Progress) -
     return {**_said(path, found), **_compared(_deployed(options), found.manifest, diff=diff), "changed": False}
 
 
-def extracted(options: Options, *, check: bool, diff: bool, progress: Progress) -> Json:
+def extracted(options: Options, *, check: bool, diff: bool, progress: Progress, warn: Warn) -> Json:
     """Verify the bundle at ``path`` and have its release in the folder ``dest``, whole or not at all."""
     path = _existing(options)
     destination = _named_by_manifest(_needed(options, "dest"), path)
-    judge = Judge(options, path.name)
+    judge = Judge(options, path.name, warn)
     done = extractor.extract(
         path,
         destination,
