@@ -22,7 +22,9 @@ import pytest
 import yaml
 
 from virtual_rv import demo
+from virtual_rv.config import default_config
 from virtual_rv.image import make_image
+from virtual_rv.release import Release, write_keys, write_release
 from virtual_rv.release_page import ReleasePages
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -84,10 +86,21 @@ def furnish(home: pathlib.Path, rv: dict) -> None:
     shutil.copy(rv["ca"], home / "local_code/ca.pem")
     shutil.copy(rv["ca"], home / "trailcurrent01-ca.pem")
     demo.write_firmware(home / "trailcurrent/firmware", "1.2.3")
+    prepare_release(home)
     (home / "firmware").symlink_to("trailcurrent/firmware")
     (home / "bin").mkdir()
     (home / "bin/docker").write_text(DOCKER)
     (home / "bin/docker").chmod(0o755)
+
+
+def prepare_release(home: pathlib.Path) -> None:
+    """The source of a release, the key to sign it with, and the file that trusts that key."""
+    write_release(default_config(2), home / "trailcurrent/release", Release("1.2.0", with_images=False))
+    key = write_keys(home / "keys")
+    (home / ".ssh").mkdir()
+    for suffix in ("", ".pub"):
+        shutil.copy(f"{key}{suffix}", home / f".ssh/trailcurrent_release{suffix}")
+    shutil.copy(home / "keys/allowed_signers", home / "trailcurrent/allowed_signers")
 
 
 def publish(releases: ReleasePages) -> None:

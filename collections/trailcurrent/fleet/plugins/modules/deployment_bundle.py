@@ -249,8 +249,8 @@ def act(options: Options, run: Run) -> dict[str, t.Any]:
     if options["state"] == "built":
         return states.built(options, check=run.check, diff=run.diff, progress=progress)
     if options["state"] == "verified":
-        return states.verified(options, check=run.check, diff=run.diff, progress=progress)
-    return states.extracted(options, check=run.check, diff=run.diff, progress=progress)
+        return states.verified(options, check=run.check, diff=run.diff, progress=progress, warn=run.warn)
+    return states.extracted(options, check=run.check, diff=run.diff, progress=progress, warn=run.warn)
 
 
 def main() -> None:
