@@ -19,8 +19,8 @@ import typing as t
 import pytest
 import yaml
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.firmware_fetch.engine import PARALLEL
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.firmware_fetch.engine import PARALLEL
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links import web
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.runner import Run
 from ansible_collections.trailcurrent.fleet.plugins.modules import firmware_fetch

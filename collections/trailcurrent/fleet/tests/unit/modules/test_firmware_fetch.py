@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.firmware_fetch.engine import Fetched
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import InputError, LinkError
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.firmware_fetch.engine import Fetched
 from ansible_collections.trailcurrent.fleet.plugins.modules.firmware_fetch import SPEC, raise_first
 
 
