@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import json
 import os
 import pathlib
 import shutil
@@ -12,6 +13,7 @@ import sys
 import zipfile
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PLAYBOOK = pathlib.Path(sys.executable).with_name("ansible-playbook")
@@ -162,10 +164,90 @@ def test_next_release_says_what_changed_and_what_it_costs(laptop: Laptop) -> Non
     assert "+++ after: release 1.1.0" in output
 
 
-def test_plain_folder_of_firmware_obeys_the_policy(laptop: Laptop) -> None:
-    folder = laptop.directory / "release-1.0.0/firmware"
-    report = laptop.directory / "report.json"
-    words = ("-e", "fleet_hosts=localhost", "-e", f"fleet_firmware_dir={folder}", "-e", f"fleet_report_file={report}")
-    done = laptop.play("firmware.yml", *words, "-e", "fleet_signature_policy=required")
+def errors(laptop: Laptop, folder: pathlib.Path, rvs: dict, *arguments: str) -> dict[str, str]:
+    """What firmware.yml reports of each RV; there is no RV behind these names, so none comes to its modules."""
+    local = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "python_runtime_enabled": False,
+    }
+    local |= {"mcu_firmware_mongodb_uri": "mongodb://127.0.0.1:1", "mcu_firmware_mongodb_timeout": 0.2}
+    hosts = folder / "hosts.yml"
+    hosts.write_text(yaml.safe_dump({"rvs": {"hosts": rvs, "vars": local}}))
+    report = folder / "report.json"
+    done = laptop.play("firmware.yml", "-i", str(hosts), "-e", f"fleet_report_file={report}", *arguments)
+    assert done.returncode == 2, done.stdout
+    return {name: rv["error"] for name, rv in json.loads(report.read_text())["rvs"].items()}
+
+
+def test_each_rv_has_its_own_policy_and_its_own_bundle(laptop: Laptop, tmp_path: pathlib.Path) -> None:
+    plain = str(laptop.directory / "release-1.0.0/firmware")
+    damaged = tmp_path / "damaged.zip"
+    damaged.write_bytes(laptop.bundle.read_bytes()[:-1])
+    rvs = {
+        "trusting": {"fleet_firmware_dir": plain, "fleet_signature_policy": "if_present"},
+        "careful": {"fleet_firmware_dir": plain, "fleet_signature_policy": "required"},
+        "roundabout": {"mcu_firmware_source": plain, "fleet_signature_policy": "required"},
+        "modern": {"fleet_bundle": str(laptop.bundle), "fleet_signature_policy": "required"},
+        "unlucky": {"fleet_bundle": str(damaged)},
+    }
+    found = errors(laptop, tmp_path, rvs)
+    assert "MongoDB" in found["trusting"]
+    assert "is in no signed bundle, and the policy is `required`" in found["careful"]
+    assert "is in no signed bundle, and the policy is `required`" in found["roundabout"]
+    assert "MongoDB" in found["modern"]
+    assert "ends at byte" in found["unlucky"]
+
+
+def test_policy_holds_whatever_tags_are_asked_for(laptop: Laptop, tmp_path: pathlib.Path) -> None:
+    rvs = {"careful": {"fleet_firmware_dir": str(laptop.directory / "release-1.0.0/firmware")}}
+    words = ("--tags", "mcu_firmware", "-e", "fleet_signature_policy=required")
+    assert "is in no signed bundle" in errors(laptop, tmp_path, rvs, *words)["careful"]
+
+
+def test_relative_path_is_that_of_the_users_folder(laptop: Laptop) -> None:
+    command = [PLAYBOOK, ROOT / "playbooks/verify.yml", "-e", f"fleet_bundle={BUNDLE}"]
+    words = ["-e", "fleet_allowed_signers=../keys/allowed_signers", "-e", "deployment_bundle_state_dir=../state"]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "PWD": str(laptop.bundle.parent)}
+    done = subprocess.run(
+        [*command, *words], cwd=laptop.bundle.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_inventory_says_of_rvs_is_not_meant_for_the_laptop(laptop: Laptop) -> None:
+    done = laptop.verify(laptop.bundle, "-i", "rv1,", "-e", "fleet_signature_policy=required")
+    assert done.returncode == 0, done.stdout + done.stderr
+    group = laptop.directory / "become.yml"
+    group.write_text("all: {vars: {ansible_become: true, ansible_become_method: doas, ansible_connection: ssh}}\n")
+    assert laptop.verify(laptop.bundle, "-i", str(group)).returncode == 0
+
+
+def test_bundle_of_the_old_kind_is_shown_only_where_the_policy_allows(laptop: Laptop, tmp_path: pathlib.Path) -> None:
+    old = tmp_path / "trailcurrent-deployment-0.9.1.zip"
+    with zipfile.ZipFile(old, "w") as archive:
+        archive.writestr("deploy.sh", "exit 0\n")
+        archive.write(
+            laptop.directory / "release-1.0.0/firmware/wired/gnss_module/firmware.bin",
+            "firmware/wired/gnss_module/firmware.bin",
+        )
+    assert "code: bundle_legacy" in laptop.verify(old).stdout
+    done = laptop.verify(old, "-e", "fleet_signature_policy=if_present")
+    assert done.returncode == 0
+    assert "nothing vouches for it" in done.stdout
+    assert "gnss_module/firmware.bin" in done.stdout
+
+
+def test_older_release_than_the_deployed_one_is_refused_unless_asked_for(
+    laptop: Laptop, tmp_path: pathlib.Path
+) -> None:
+    newer = tmp_path / "newer"
+    laptop.package(
+        *("-e", "demo_version=1.1.0", "-e", f"fleet_bundle_dir={newer}"),
+        *("-e", '{"demo_images": false, "deployment_bundle_payload": false}'),
+    )
+    deployed = ("-e", f"fleet_deployed={newer}/trailcurrent-deployment-1.1.0.zip")
+    done = laptop.verify(laptop.bundle, *deployed)
     assert done.returncode == 2
-    assert "is in no signed bundle, and the policy is `required`" in done.stdout
+    assert "code: downgrade" in done.stdout
+    assert laptop.verify(laptop.bundle, *deployed, "-e", '{"fleet_allow_downgrade": true}').returncode == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections.abc
 import json
+import os
 import pathlib
 import tempfile
 import threading
@@ -21,6 +22,9 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.text import pri
 MODULE: t.Final = "trailcurrent.fleet.deployment_bundle"
 PERIOD: t.Final = 2.0  # s between two lines of progress
 SCRIPT: t.Final = pathlib.Path(__file__).parent.parent / "module_utils/bundle/deploy.sh"
+PATHS: t.Final = (
+    *("src", "path", "dest", "signing_key", "allowed_signers", "cache", "deployed", "wheels", "project", "state_dir"),
+)
 MEMORY: t.Final = pathlib.Path("/dev/shm")
 Result = dict[str, t.Any]
 display = Display()
@@ -38,7 +42,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
                 path = pathlib.Path(folder, "progress.json")
                 with _Watcher(path):
-                    answer = self._call({"deploy_script": str(SCRIPT), "progress_file": str(path)}, task_vars)
+                    found = of_the_user(self._task.args, os.environ.get("PWD") or str(pathlib.Path.cwd()))
+                    own = {"deploy_script": str(SCRIPT), "progress_file": str(path)}
+                    answer = self._call({**found, **own}, task_vars)
         if str(self._task.args.get("show", "")).lower() in {"true", "yes", "1"}:
             for line in answer.get("summary", []):
                 display.display(printable(line, 500))
@@ -49,6 +55,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             module_name=MODULE, module_args={**self._task.args, **more}, task_vars=task_vars
         )
         return answer
+
+
+def of_the_user(arguments: Result, folder: str) -> Result:
+    """Relative paths as the user's shell means them; Ansible runs modules in the playbook's folder."""
+    paths = {name: arguments[name] for name in PATHS if isinstance(arguments.get(name), str)}
+    return {name: os.path.join(folder, path) for name, path in paths.items() if path and path[0] not in "~$"}  # noqa: PTH118
 
 
 class _Watcher:
@@ -67,7 +79,7 @@ class _Watcher:
         self._thread.join()
 
     def _watch(self) -> None:
-        pace = Pace()
+        pace = Pace(time.monotonic())
         while not self._over.wait(PERIOD):
             try:
                 state = json.loads(self._path.read_bytes())
@@ -81,8 +93,8 @@ class _Watcher:
 class Pace:
     """The rate between two looks; a look that finds nothing new shows nothing."""
 
-    def __init__(self) -> None:
-        self._last: tuple[str, int, float] = ("", 0, 0.0)
+    def __init__(self, now: float) -> None:
+        self._last: tuple[str, int, float] = ("", 0, now)
 
     def line(self, state: collections.abc.Mapping[str, t.Any], now: float) -> str | None:
         """One line on where it is, None when that was said before."""
@@ -90,7 +102,9 @@ class Pace:
         said, before, at = self._last
         if (what, done) == (said, before):
             return None
-        rate = f" at {amount((done - before) / (now - at))}/s" if what == said and now > at else ""
         self._last = what, done, now
-        share = f"{100 * done // total} %" if total else "100 %"
-        return f"{printable(what)}: {amount(done)} of {amount(total)}, {share}{rate}"
+        if not total:
+            return printable(what)
+        since = done - before if what == said else done  # a new phase began after the last look
+        rate = f" at {amount(since / (now - at))}/s" if now > at else ""
+        return f"{printable(what)}: {amount(done)} of {amount(total)}, {100 * done // total} %{rate}"

@@ -49,7 +49,12 @@ def default_state_dir() -> pathlib.Path:
     """``/var/lib/trailcurrent`` where this user can write it (set-up makes it), else a folder at home."""
     if os.access(SYSTEM_STATE_DIR, os.W_OK) or os.access(SYSTEM_STATE_DIR.parent, os.W_OK):
         return SYSTEM_STATE_DIR
-    return pathlib.Path(USER_STATE_DIR).expanduser()
+    try:
+        return pathlib.Path(USER_STATE_DIR).expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            "invalid_option", "this user has no home folder; give a `state_dir` that it may write"
+        ) from error
 
 
 def write_atomically(path: pathlib.Path, content: bytes, mode: int = 0o644) -> None:

@@ -92,7 +92,7 @@ options:
     description:
       - V(required) refuses a bundle without a valid signature of one of O(allowed_signers).
       - V(if_present) takes a bundle without a signature, or of the old kind without a manifest, and says so; a
-        signature that is there must still be right.
+        signature that is there must still be right. Of the old kind only the firmware can be unpacked.
     type: str
     choices: [required, if_present]
     default: required
@@ -159,12 +159,18 @@ manifest:
   type: dict
   sample: {"version": "1.2.0", "counter": 12}
 sha256:
-  description: The SHA-256 of the bundle; of the manifest for an unpacked release.
-  returned: success
+  description:
+    - The SHA-256 of the bundle. It is null where the bundle was not read to its end, because O(dest) held its release
+      already, and for an unpacked release.
+  returned: success, unless it is of the old kind
   type: str
   sample: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+manifest_sha256:
+  description: The SHA-256 of the manifest, which stands for the whole release.
+  returned: with O(state=verified) and O(state=extracted), unless it is of the old kind
+  type: str
 size:
-  description: The size of the bundle in bytes, 0 for an unpacked release.
+  description: The size of the bundle, or of all files of an unpacked release, in bytes.
   returned: success
   type: int
   sample: 41883231
@@ -177,6 +183,11 @@ principal:
   returned: with O(state=verified) and O(state=extracted)
   type: str
   sample: releases@trailcurrent.example
+version:
+  description: The version that the name of a bundle of the old kind says.
+  returned: when it is of the old kind
+  type: str
+  sample: 0.9.1
 legacy:
   description: Whether the bundle is of the old kind, without a manifest.
   returned: with O(state=verified) and O(state=extracted)
@@ -184,16 +195,16 @@ legacy:
 changed_files:
   description:
     - The paths that are C(added), C(changed) and C(removed) against the last bundle, or the one in O(deployed).
-  returned: success, unless it is of the old kind
+  returned: with O(state=built) and O(state=extracted), and with O(state=verified) where O(deployed) is there
   type: dict
 bytes_needed:
   description: How many bytes who has that other release needs for this one.
-  returned: success, unless it is of the old kind
+  returned: with RV(changed_files)
   type: int
   sample: 1048576
 last_version:
   description: The version of that other release.
-  returned: success, unless it is of the old kind
+  returned: with RV(changed_files)
   type: str
   sample: 1.1.0
 summary:
@@ -247,7 +258,7 @@ def act(options: Options, run: Run) -> dict[str, t.Any]:
     """Bring the bundle to the state that is asked for."""
     progress = states.ProgressFile(pathlib.Path(options["progress_file"]) if options["progress_file"] else None)
     if options["state"] == "built":
-        return states.built(options, check=run.check, diff=run.diff, progress=progress)
+        return states.built(options, check=run.check, diff=run.diff, progress=progress, warn=run.warn)
     if options["state"] == "verified":
         return states.verified(options, check=run.check, diff=run.diff, progress=progress, warn=run.warn)
     return states.extracted(options, check=run.check, diff=run.diff, progress=progress, warn=run.warn)

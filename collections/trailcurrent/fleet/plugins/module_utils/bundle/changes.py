@@ -9,7 +9,9 @@ import typing as t
 
 from ..errors import FleetError
 from ..formats.bundle_zip import read_head
-from ..formats.manifest import MANIFEST_LIMIT, MANIFEST_NAME, FileEntry, Manifest, parse_manifest
+from ..formats.manifest import MANIFEST_LIMIT, MANIFEST_NAME, FileEntry, Manifest, parse_manifest, parse_release_version
+from ..text import printable
+from .reader import open_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,31 +79,28 @@ def read_manifest_of(path: pathlib.Path) -> Manifest:
 
     :raises InputError: ``bundle_missing``, or what is wrong with it
     """
+    subject = printable(str(path))
     if path.is_dir():
-        with (path / MANIFEST_NAME).open("rb") as file:
-            return parse_manifest(file.read(MANIFEST_LIMIT + 1), str(path))
-    with path.open("rb") as file:
-
-        def read(offset: int, size: int) -> bytes:
-            file.seek(offset)
-            return file.read(size)
-
-        return parse_manifest(read_head(read, str(path)).manifest, str(path))
+        with open_file(path / MANIFEST_NAME) as (read, _size):
+            return parse_manifest(read(0, MANIFEST_LIMIT + 1), subject)
+    with open_file(path) as (read, _size):
+        return parse_manifest(read_head(read, subject).manifest, subject)
 
 
 def manifest_or_none(path: pathlib.Path | None) -> Manifest | None:
     """``read_manifest_of`` what may be absent, of the old kind or damaged: then there is nothing to compare with."""
     try:
         return None if path is None else read_manifest_of(path)
-    except (OSError, FleetError):
+    except FleetError:
         return None
 
 
-def last_bundle(folder: pathlib.Path, new: Manifest) -> pathlib.Path | None:
-    """The newest other bundle beside the one of ``new``: the last release before it.
+def last_bundle(folder: pathlib.Path, new: Manifest) -> Manifest | None:
+    """The last release before ``new``: of the other bundles in ``folder``, the one of the highest lower version."""
+    found = map(manifest_or_none, folder.glob("trailcurrent-deployment-*.zip"))
+    older = [other for other in found if other and _order(other) < _order(new)]
+    return max(older, key=_order, default=None)
 
-    :param folder: where the operator keeps bundles
-    """
-    found = {path: manifest_or_none(path) for path in folder.glob("trailcurrent-deployment-*.zip")}
-    older = [(other.counter, path) for path, other in found.items() if other and other.version != new.version]
-    return max(older)[1] if older else None
+
+def _order(manifest: Manifest) -> tuple[int, int, int]:
+    return parse_release_version(manifest.version)

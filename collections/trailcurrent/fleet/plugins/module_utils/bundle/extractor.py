@@ -10,27 +10,28 @@ from __future__ import annotations
 import collections.abc
 import contextlib
 import dataclasses
-import errno
 import functools
 import os
 import pathlib
 import typing as t
 
-from ..errors import FleetError, InputError, LinkError
+from ..errors import FleetError, InputError
 from ..formats.bundle_zip import Placed
 from ..formats.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from ..journal import write_atomically
 from ..text import printable
 from . import tree
 from .parallel import Advance, Progress, Task, run, silent
 from .reader import Bundle, Judge, check_frame, open_bundle
-from .staging import Staged, staged
+from .staging import Staged, explained, folder_above, staged
+from .trust import Judgement
 from .verifier import Remember, Use, Verified, approve, check_contents, drain, verify_folder
 
 PHASE: t.Final = "extracting"
 SYNC_PHASE: t.Final = "writing to the disk"
 
 
-Accept = collections.abc.Callable[[Manifest], None]
+Accept = collections.abc.Callable[[Manifest], object]
 """Refuses a release by raising (a downgrade, for instance), before a byte of it is written."""
 
 
@@ -73,9 +74,10 @@ def extract(
         if accept:
             accept(bundle.promise.manifest)
         check_frame(bundle.read, bundle.size, bundle.promise.layout, bundle.subject)
-        job = _Job(bundle, destination, judge, progress, whole_digest=whole_digest, part=part)
-        changed = not job.is_done()
-        sha256 = job.run(check=check) if changed else None
+        job = _Job(bundle, destination, progress, whole_digest=whole_digest, part=part)
+        there = job.is_done()
+        sha256 = None if there else job.run(check=check)
+        changed = not there or job.renew_signature(check=check)
         told = None if check or (part and not changed) else remember  # whoever remembers has seen all of it
         verified = approve(bundle.promise, sha256, bundle.size, told)
         return Extracted(**vars(verified), folder=destination, changed=changed)
@@ -88,7 +90,6 @@ class _Job:
         self,
         bundle: Bundle,
         destination: pathlib.Path,
-        judge: Judge,
         progress: Progress,
         *,
         whole_digest: bool,
@@ -98,7 +99,6 @@ class _Job:
         self._promise = bundle.promise
         self._destination = destination
         self._shown = printable(str(destination))
-        self._judge = judge
         self._progress = progress
         self._whole_digest = whole_digest
         self._part = part
@@ -113,11 +113,25 @@ class _Job:
         if self._destination.is_symlink():
             raise self._differs("it is a link")
         try:
-            there = verify_folder(self._destination, self._judge, self._progress, modes=True, part=self._part)
+            verify_folder(self._destination, self._same, self._progress, modes=True, part=self._part)
         except FleetError as error:
             raise self._differs(str(error)) from error
-        if there.manifest_sha256 != self._promise.manifest_sha256:
-            raise self._differs(f"it holds another release {there.manifest.version}")
+        return True
+
+    def _same(self, manifest: bytes, _signature: bytes | None) -> Judgement:
+        """The judgement on the bundle holds for a folder with its manifest, whatever signature lies there."""
+        if manifest != self._promise.manifest_bytes:
+            raise InputError("destination_differs", "it holds another release")
+        return self._promise.judgement
+
+    def renew_signature(self, *, check: bool) -> bool:
+        """Have the bundle's signature in the folder that is there; returns whether it had another one, or none."""
+        path, signature = self._destination / SIGNATURE_NAME, self._promise.signature
+        with self._explained():
+            if signature is None or (path.exists() and path.read_bytes() == signature):
+                return False
+        if not check:
+            write_atomically(path, signature)
         return True
 
     def run(self, *, check: bool) -> str | None:
@@ -126,8 +140,7 @@ class _Job:
             if check:
                 self._check_room(os.statvfs(_nearest(self._destination.parent)))
                 return self._contents(drain)
-            self._destination.parent.mkdir(parents=True, exist_ok=True)
-            with staged(self._destination) as folder:
+            with folder_above(self._destination), staged(self._destination) as folder:
                 self._check_room(os.fstatvfs(folder.handle))
                 sha256 = self._fill(folder.handle)
                 self._publish(folder)
@@ -200,27 +213,8 @@ class _Job:
             path=self._shown,
         )
 
-    @contextlib.contextmanager
-    def _explained(self) -> collections.abc.Iterator[None]:
-        """A disk that refuses, in a sentence."""
-        try:
-            yield
-        except OSError as error:
-            raise self._refused_by_disk(error) from error
-
-    def _refused_by_disk(self, error: OSError) -> LinkError:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return LinkError(
-                "disk_full",
-                f"The disk of {self._shown} became full while the release was extracted there, and nothing of it was"
-                " kept; free space there, then run it again",
-                path=self._shown,
-            )
-        return LinkError(
-            "state_unwritable",
-            f"Tried to extract the release to {self._shown}: {error.strerror}; check the folder's owner and its disk",
-            path=self._shown,
-        )
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return explained(self._destination)
 
 
 def _nearest(folder: pathlib.Path) -> pathlib.Path:

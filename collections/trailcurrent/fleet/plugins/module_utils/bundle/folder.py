@@ -143,10 +143,13 @@ def _check_status(root: int, entry: FileEntry, subject: str, *, modes: bool) -> 
 
 def _check_content(root: int, entry: FileEntry, subject: str, advance: Advance) -> None:
     digest = hashlib.sha256()
-    with _regular_file(root, entry.path, subject) as (handle, _status):
-        while data := os.read(handle, CHUNK_SIZE):
-            digest.update(data)
-            advance(len(data))
+    try:
+        with _regular_file(root, entry.path, subject) as (handle, _status):
+            while data := os.read(handle, CHUNK_SIZE):
+                digest.update(data)
+                advance(len(data))
+    except FileNotFoundError as error:
+        raise _wrong(subject, entry.path, "it went away meanwhile") from error
     if digest.hexdigest() != entry.sha256:
         raise _wrong(subject, entry.path, "its content has another SHA-256 than the manifest says")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -15,10 +16,11 @@ import secrets
 import shutil
 import typing as t
 
-from ..errors import InputError
+from ..errors import InputError, LinkError
 from ..text import printable
 
 _RANDOM_BYTES: t.Final = 8
+_MARK: t.Final = ".fleet-extract-"  # ours: what is swept away with no user's folder among it
 _FOLDER: t.Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -49,6 +51,30 @@ class Staged:
 
 
 @contextlib.contextmanager
+def explained(destination: pathlib.Path) -> collections.abc.Iterator[None]:
+    """A disk that refuses what is extracted to ``destination``, in a sentence.
+
+    :raises LinkError: ``disk_full``, ``state_unwritable``
+    """
+    shown = printable(str(destination))
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise LinkError(
+                "disk_full",
+                f"The disk of {shown} became full while the release was extracted there, and nothing of it was kept;"
+                " free space there, then run it again",
+                path=shown,
+            ) from error
+        raise LinkError(
+            "state_unwritable",
+            f"Tried to extract the release to {shown}: {error.strerror}; check the folder's owner and its disk",
+            path=shown,
+        ) from error
+
+
+@contextlib.contextmanager
 def parent_of(destination: pathlib.Path) -> collections.abc.Iterator[int]:
     """A handle of the folder that ``destination`` is in, or will be.
 
@@ -70,16 +96,33 @@ def parent_of(destination: pathlib.Path) -> collections.abc.Iterator[int]:
 
 
 @contextlib.contextmanager
+def folder_above(destination: pathlib.Path) -> collections.abc.Iterator[None]:
+    """The folder that ``destination`` comes into; what had to be made for it goes again when the block fails.
+
+    :raises OSError: it cannot be made
+    """
+    made = [folder for folder in destination.absolute().parents if not folder.exists()]
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def staged(destination: pathlib.Path) -> collections.abc.Iterator[Staged]:
     """An empty folder beside ``destination``, gone at the end of the block unless it was published.
 
-    What killed runs left behind for the same destination is removed first.
+    What killed runs left behind in the same place is removed first.
 
     :raises InputError: ``invalid_option``, as ``parent_of``
     :raises OSError: it cannot be made
     """
     with parent_of(destination) as parent:
-        _sweep(parent, destination.name)
+        _sweep(parent)
         folder = _make(parent, destination.name)
         try:
             yield folder
@@ -90,7 +133,7 @@ def staged(destination: pathlib.Path) -> collections.abc.Iterator[Staged]:
 
 def _make(parent: int, final_name: str) -> Staged:
     while True:
-        name = f".{final_name}.{secrets.token_hex(_RANDOM_BYTES)}"
+        name = f".{final_name}{_MARK}{secrets.token_hex(_RANDOM_BYTES)}"
         os.mkdir(name, 0o700, dir_fd=parent)
         handle = _lock(parent, name)
         if handle is not None:
@@ -112,8 +155,8 @@ def _lock(parent: int, name: str) -> int | None:
     return handle
 
 
-def _sweep(parent: int, final_name: str) -> None:
-    pattern = re.compile(rf"\.{re.escape(final_name)}\.[0-9a-f]{{{2 * _RANDOM_BYTES}}}")
+def _sweep(parent: int) -> None:
+    pattern = re.compile(rf"\..+{re.escape(_MARK)}[0-9a-f]{{{2 * _RANDOM_BYTES}}}")
     with os.scandir(parent) as found:
         left = [one.name for one in found if pattern.fullmatch(one.name) and one.is_dir(follow_symlinks=False)]
     for name in left:

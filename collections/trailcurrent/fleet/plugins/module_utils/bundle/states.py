@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import time
 import typing as t
@@ -20,7 +21,8 @@ from ..journal import default_state_dir
 from ..options import Options
 from . import builder, changes, extractor, legacy, reader, source, trust, verifier
 
-MANIFEST_MARK: t.Final = "{manifest}"
+CONTENT_MARK: t.Final = "{manifest}"
+CHUNK_SIZE: t.Final = 1024 * 1024  # bytes
 PROGRESS_STEP: t.Final = 0.5  # s between two writes of the progress, which a person reads
 
 Json = dict[str, t.Any]
@@ -83,17 +85,17 @@ class Judge:
             subject=self._subject,
         )
 
-    def remember(self, manifest: Manifest, manifest_sha256: str, principal: str | None) -> None:
+    def remember(self, manifest: Manifest, manifest_sha256: str, judgement: trust.Judgement) -> None:
         """Note that every byte of this release was right. A bundle is no worse because nobody can note it."""
         try:
-            self._record.remember(manifest, manifest_sha256, principal, int(time.time()))
+            self._record.remember(manifest, manifest_sha256, judgement)
         except FleetError as error:
             self._warn(f"{self._subject} is what was signed, and that could not be recorded: {error}")
 
 
-def built(options: Options, *, check: bool, diff: bool, progress: Progress) -> Json:
+def built(options: Options, *, check: bool, diff: bool, progress: Progress, warn: Warn) -> Json:
     """Build the bundle of ``src`` at ``path``, unless it is there already."""
-    overrides = {name: options[name] for name in ("version", "counter", "wheels", "project") if options[name]}
+    overrides = {name: options[name] for name in ("version", "counter", "wheels", "project")}
     plan = _with_script(source.read_source(_needed(options, "src"), overrides), _path(options["deploy_script"]))
     destination = _destination(options, plan.version)
     before = changes.manifest_or_none(destination)
@@ -106,8 +108,9 @@ def built(options: Options, *, check: bool, diff: bool, progress: Progress) -> J
         progress=progress,
         check=check,
     )
-    beside = changes.last_bundle(destination.parent, made.manifest)
-    last = _deployed(options) or before or changes.manifest_or_none(beside)
+    last = _deployed(options, warn) or changes.last_bundle(destination.parent, made.manifest)
+    if last and made.manifest.counter <= last.counter:
+        warn(_counter_stands(made.manifest, last))
     return {
         "changed": made.changed,
         "path": str(destination),
@@ -116,8 +119,15 @@ def built(options: Options, *, check: bool, diff: bool, progress: Progress) -> J
         "signed": made.signed,
         "manifest": manifest_json(made.manifest),
         "summary": [*bundle_lines(made.manifest, made.size, _signed_by(options, made)), *_against(last, made.manifest)],
-        **_compared(last, made.manifest, diff=diff),
+        **_compared(before or last, made.manifest, diff=diff),
     }
+
+
+def _counter_stands(new: Manifest, last: Manifest) -> str:
+    return (
+        f"release {new.version} has counter {new.counter}, and {last.version} before it has {last.counter}: an RV takes"
+        " no lower counter unless it is told to; raise `counter` in bundle.yml"
+    )
 
 
 def _signed_by(options: Options, made: builder.Built) -> str:
@@ -170,56 +180,78 @@ def verified(options: Options, *, check: bool, diff: bool, progress: Progress, w
     """Verify the bundle, or the unpacked release, at ``path``."""
     path = _existing(options)
     judge = Judge(options, path.name, warn)
+    verify = verifier.verify_folder if path.is_dir() else verifier.verify
     try:
-        verify = verifier.verify_folder if path.is_dir() else verifier.verify
         found = verify(path, judge, progress, remember=None if check else judge.remember)
     except InputError as error:
-        if error.code != "bundle_legacy" or options["signature_policy"] == "required":
+        if not _is_taken_unsigned(error, options):
             raise
-        return _inspected(path)
-    _refuse_downgrade(options, found.manifest)
-    return {**_said(path, found), **_compared(_deployed(options), found.manifest, diff=diff), "changed": False}
+        return {"changed": False, **_inspected(path)}
+    deployed = _refuse_downgrade(options, found.manifest, warn)
+    compared = _compared(deployed, found.manifest, diff=diff) if deployed else {}
+    return {**_said(path, found), **compared, "changed": False}
 
 
 def extracted(options: Options, *, check: bool, diff: bool, progress: Progress, warn: Warn) -> Json:
     """Verify the bundle at ``path`` and have its release in the folder ``dest``, whole or not at all."""
     path = _existing(options)
-    destination = _named_by_manifest(_needed(options, "dest"), path)
+    destination = _named_by_content(_needed(options, "dest"), path)
     judge = Judge(options, path.name, warn)
-    done = extractor.extract(
-        path,
-        destination,
-        judge,
-        progress=progress,
-        check=check,
-        accept=lambda manifest: _refuse_downgrade(options, manifest),
-        remember=judge.remember,
-        part=None if options["content"] == "all" else options["content"],
-    )
-    compared = _compared(_deployed(options), done.manifest, diff=diff)
+    try:
+        done = extractor.extract(
+            path,
+            destination,
+            judge,
+            progress=progress,
+            check=check,
+            accept=lambda manifest: _refuse_downgrade(options, manifest, warn),
+            remember=judge.remember,
+            part=None if options["content"] == "all" else options["content"],
+        )
+    except InputError as error:
+        if not _is_taken_unsigned(error, options) or options["content"] != "firmware":
+            raise
+        changed = legacy.extract_firmware(path, destination, check=check)
+        return {"changed": changed, "dest": str(destination), **_inspected(path)}
+    before = _deployed(options, warn) if done.changed else done.manifest
+    compared = _compared(before, done.manifest, diff=diff and done.changed)
     return {**_said(path, done), **compared, "changed": done.changed, "dest": str(destination)}
 
 
-def _named_by_manifest(destination: pathlib.Path, bundle: pathlib.Path) -> pathlib.Path:
+def _is_taken_unsigned(error: InputError, options: Options) -> bool:
+    """A bundle of the old script, and a user who trusts where it comes from."""
+    return error.code == "bundle_legacy" and options["signature_policy"] == "if_present"
+
+
+def _named_by_content(destination: pathlib.Path, bundle: pathlib.Path) -> pathlib.Path:
     """``{manifest}`` in the folder's name: one folder for each content, known before anything is believed."""
-    if MANIFEST_MARK not in str(destination) or bundle.is_dir():
+    if CONTENT_MARK not in str(destination):
         return destination
-    with reader.open_file(bundle) as (read, _size):
-        digest = hashlib.sha256(read_head(read, bundle.name).manifest).hexdigest()
-    return pathlib.Path(str(destination).replace(MANIFEST_MARK, digest[:16]))
+    with reader.open_file(bundle) as (read, size):
+        try:
+            digest = hashlib.sha256(read_head(read, bundle.name).manifest)
+        except InputError:  # of the old kind, or nothing that will be extracted
+            digest = hashlib.sha256()
+            for offset in range(0, size, CHUNK_SIZE):
+                digest.update(read(offset, CHUNK_SIZE))
+    return pathlib.Path(str(destination).replace(CONTENT_MARK, digest.hexdigest()[:16]))
 
 
 def _existing(options: Options) -> pathlib.Path:
     path = _needed(options, "path")
-    if not path.exists():
-        raise InputError("bundle_missing", f"there is no bundle {path}; check `path`, or build it with package.yml")
+    if not os.path.lexists(path):
+        raise InputError(
+            "bundle_missing",
+            f"there is no bundle {path}, or none that this user may see; check `path`, or build it with package.yml",
+        )
     return path
 
 
-def _said(path: pathlib.Path, found: verifier.Verified | extractor.Extracted) -> Json:
+def _said(path: pathlib.Path, found: verifier.Verified) -> Json:
     return {
         "path": str(path),
-        "sha256": found.sha256 or found.manifest_sha256,
+        "sha256": found.sha256,
+        "manifest_sha256": found.manifest_sha256,
         "size": found.size,
         "signed": found.judgement.signed,
         "principal": found.judgement.principal,
@@ -232,16 +264,29 @@ def _said(path: pathlib.Path, found: verifier.Verified | extractor.Extracted) ->
 def _inspected(path: pathlib.Path) -> Json:
     """What a bundle of the old kind holds; nothing vouches for it."""
     found = legacy.inspect(path)
-    return {"changed": False, "path": str(path), "signed": False, "legacy": True, **found.as_json()}
+    facts = {"signed": False, "principal": None, "legacy": True, "version": found.version, "size": found.size}
+    return {"path": str(path), **facts, "summary": found.lines()}
 
 
-def _deployed(options: Options) -> Manifest | None:
+def _deployed(options: Options, warn: Warn) -> Manifest | None:
+    """The release that is deployed, where there is one; one of the old kind says too little to compare with."""
     path = _path(options["deployed"])
-    return changes.read_manifest_of(path) if path is not None and path.exists() else None
+    if path is None or not os.path.lexists(path):
+        return None
+    try:
+        return changes.read_manifest_of(path)
+    except InputError as error:
+        if error.code != "bundle_legacy":
+            raise
+        warn(f"{path} is of the old kind, without a manifest: nothing says whether this release is older")
+        return None
 
 
-def _refuse_downgrade(options: Options, new: Manifest) -> None:
-    trust.refuse_downgrade(new, _deployed(options), allowed=options["allow_downgrade"])
+def _refuse_downgrade(options: Options, new: Manifest, warn: Warn) -> Manifest | None:
+    """The deployed release, if the new one may follow it."""
+    deployed = _deployed(options, warn)
+    trust.refuse_downgrade(new, deployed, allowed=options["allow_downgrade"])
+    return deployed
 
 
 def manifest_json(manifest: Manifest) -> Json:

@@ -3,7 +3,8 @@
 - Trust never hangs on the clock alone: a Pi without a battery wakes up in 1970, and a key's time is judged at the
   latest of its clock, this collection's build date and the newest release that it has verified.
 - One wrong date cannot lock a Pi: that newest date counts at most a day ahead of a clock that NTP has set.
-- A release that was verified is not judged again: going back works after its key has expired.
+- A release that was verified is not judged by time again: going back works after its key has expired. The key must be
+  the one that signed it then, and still be trusted: taking a key out of the file takes its releases' trust away.
 - Who is trusted stands in ``allowed_signers``, which set-up alone writes; nothing here takes it from a bundle.
 - A verdict on a key is ssh-keygen's (links/signature.py). The record is written by whoever has checked every hash.
 """
@@ -48,20 +49,25 @@ class Judgement:
     :param signed: whether it has a signature, which then is one of it
     :param principal: who of ``allowed_signers`` signed it; None where nobody judged that
     :param reason: one sentence
+    :param fingerprint: of the key that signed it; None without a signature
+    :param at: the time that the key was judged at, s since the epoch; 0 where nobody judged it
     """
 
     signed: bool
     principal: str | None
     reason: str
+    fingerprint: str | None = None
+    at: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verified:
-    """One release that this machine has verified whole; times in s since the epoch."""
+    """One release that this machine has verified whole; times in s since the epoch, ``at`` that of its judgement."""
 
     version: str
     released: int
-    principal: str | None
+    principal: str
+    fingerprint: str
     at: int
 
 
@@ -130,24 +136,22 @@ class TrustRecord:
         """The release with that manifest, if it was verified here."""
         return self._verified.get(manifest_sha256)
 
-    def remember(self, manifest: Manifest, manifest_sha256: str, principal: str | None, at: int) -> None:
-        """Note a release whose every hash was right.
+    def remember(self, manifest: Manifest, manifest_sha256: str, judgement: Judgement) -> None:
+        """Note a release whose every hash was right; one that no trusted key signed is not noted.
 
-        :param principal: who of ``allowed_signers`` signed it; None where nobody judged that, which moves no date
-        :param at: when it was verified, s since the epoch
         :raises InputError: ``locked``
         :raises LinkError: ``state_unwritable``
         """
+        if judgement.principal is None or judgement.fingerprint is None:
+            return
         with exclusive(self._path.with_suffix(".lock"), LOCK_PATIENCE):
             self._read()  # another process may have written since
-            known = self._verified.pop(manifest_sha256, None)
-            if principal is None and known is not None:
-                principal = known.principal  # what a key vouched for once stays so
+            self._verified.pop(manifest_sha256, None)
+            at = min(max(judgement.at, 0), FAR)
             self._verified[manifest_sha256] = Verified(
-                manifest.version, manifest.released, principal, min(max(at, 0), FAR)
+                manifest.version, manifest.released, judgement.principal, judgement.fingerprint, at
             )
-            if principal is not None:
-                self._move_newest(manifest.released)
+            self._move_newest(manifest.released)
             self._write()
 
     def _move_newest(self, released: int) -> None:
@@ -194,7 +198,7 @@ def _parse_entry(digest: str, entry: Json) -> Verified:
     found = Verified(**entry)
     _date(found.released)
     _date(found.at)
-    if not isinstance(found.version, str) or not isinstance(found.principal, str | None):
+    if not all(isinstance(text, str) for text in (found.version, found.principal, found.fingerprint)):
         raise TypeError("a version or a name is no text")
     return found
 
@@ -234,19 +238,20 @@ def judge(
     if signature is None:
         return _unsigned(policy, subject)
     found = openssh.check(manifest, signature, subject)
-    known = record.find(hashlib.sha256(manifest).hexdigest()) if record else None
-    if known is not None and known.principal is not None:
-        reason = f"{subject} was verified here at {openssh.when(known.at)}, signed by {printable(known.principal)}"
-        return Judgement(True, known.principal, reason)
     by = fingerprint(found.public_key)
     if allowed_signers is None or _is_absent(allowed_signers):
         return _said(record, _first_use(policy, subject, allowed_signers, by))
+    known = record.find(hashlib.sha256(manifest).hexdigest()) if record else None
+    if known is not None and known.fingerprint == by:
+        principal = openssh.verify(manifest, signature, allowed_signers, known.at, subject)
+        reason = f"{subject} was verified here at {openssh.when(known.at)}, signed by {principal} (key {by})"
+        return Judgement(True, principal, reason, by, known.at)
     newest = record.newest_released if record else 0
     now, is_synced = clock(), synced()
     at = judged_time(now, is_synced, newest)
     with _clock_in_doubt(now, is_synced, at):
         principal = openssh.verify(manifest, signature, allowed_signers, at, subject)
-    return _said(record, Judgement(True, principal, f"{subject} is signed by {principal} (key {by})"))
+    return _said(record, Judgement(True, principal, f"{subject} is signed by {principal} (key {by})", by, at))
 
 
 def _said(record: TrustRecord | None, judgement: Judgement) -> Judgement:
@@ -279,7 +284,7 @@ def _first_use(policy: str, subject: str, allowed_signers: pathlib.Path | None, 
         f"{subject} is signed by the key {by}, which nobody judged: accepted on first use, as no `allowed_signers` is"
         " here yet and `signature_policy` is if_present"
     )
-    return Judgement(True, None, reason)
+    return Judgement(True, None, reason, by)
 
 
 def _is_absent(path: pathlib.Path) -> bool:

@@ -25,8 +25,8 @@ PHASE: t.Final = "verifying"
 
 Use = collections.abc.Callable[[Placed, collections.abc.Iterator[bytes]], None]
 """What becomes of one entry's content; it takes all pieces, and forgets them when they end in an error."""
-Remember = collections.abc.Callable[[Manifest, str, str], None]
-"""``remember(manifest, its SHA-256, principal)``: what a known signer signed was right to the last byte."""
+Remember = collections.abc.Callable[[Manifest, str, Judgement], None]
+"""``remember(manifest, its SHA-256, judgement)``: what a known signer signed was right to the last byte."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def approve(promise: Promise, sha256: str | None, size: int, remember: Remember 
     """What is said of a bundle in which nothing is wrong; one of a known signer is remembered."""
     verified = Verified(promise.manifest, promise.manifest_sha256, promise.judgement, sha256, size)
     if remember and promise.judgement.principal:
-        remember(promise.manifest, verified.manifest_sha256, promise.judgement.principal)
+        remember(promise.manifest, verified.manifest_sha256, promise.judgement)
     return verified
 
 

@@ -22,6 +22,7 @@ MANIFEST_NAME: t.Final = "manifest.json"
 SIGNATURE_NAME: t.Final = "manifest.json.sig"
 DEPLOY_NAME: t.Final = "deploy.sh"
 MANIFEST_LIMIT: t.Final = 8 * 1024 * 1024  # bytes; some 20,000 files, and parsed within 100 MB
+VALUES_LIMIT: t.Final = 400_000  # eight for each file; what Python makes of them stays below 100 MB
 SIGNATURE_LIMIT: t.Final = 16 * 1024  # bytes; an RSA-16384 signature has 7 KB
 SIZE_LIMIT: t.Final = 1 << 40  # bytes of one file; far above any SD card
 EARLIEST, LATEST = 315_532_800, 4_354_819_199  # s since the epoch: 1980 to 2107, what a zip's times can say
@@ -230,6 +231,8 @@ def _other_format(number: object, subject: str) -> InputError:
 def _load(data: bytes) -> Json:
     if len(data) > MANIFEST_LIMIT:
         raise ValueError(f"it has {len(data)} bytes, {MANIFEST_LIMIT} are possible")
+    if sum(map(data.count, (b",", b"[", b"{"))) > VALUES_LIMIT:
+        raise ValueError(f"it holds more than {VALUES_LIMIT} values")
     content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
     if not isinstance(content, dict):
         raise ValueError("it is no JSON object")

@@ -96,11 +96,13 @@ def written(folder: pathlib.Path, manifest: Manifest) -> pathlib.Path:
     return path
 
 
-def test_last_bundle_is_the_other_one_that_counts_highest(tmp_path: pathlib.Path) -> None:
+def test_last_bundle_is_the_one_before_and_not_a_later_one(tmp_path: pathlib.Path) -> None:
     for version, counter in (("1.0.0", 1), ("1.9.0", 9), ("1.10.0", 10), ("2.0.0", 20)):
         written(tmp_path, release(version=version, counter=counter))
     (tmp_path / "trailcurrent-deployment-9.9.9.zip").write_bytes(b"PK no zip")
-    assert last_bundle(tmp_path, release(version="2.0.0")) == tmp_path / bundle_name("1.10.0")
+    assert last_bundle(tmp_path, release(version="2.0.0")) == release(version="1.10.0", counter=10)
+    assert last_bundle(tmp_path, release(version="1.9.1")) == release(version="1.9.0", counter=9)
+    assert last_bundle(tmp_path, release(version="0.9.0")) is None
     assert last_bundle(tmp_path / "none", OLD) is None
 
 

@@ -158,10 +158,11 @@ def test_progress_that_raises_leaves_nothing_behind(path: pathlib.Path, room: pa
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(path: pathlib.Path, room: pathlib.Path) -> None:
-    left = room / ".1.2.0.0123456789abcdef"
-    (left / "config").mkdir(parents=True)
-    (left / "config/half").write_text("half")
-    kept = [room / ".1.2.0.notes", room / ".1.3.0.0123456789abcdef", room / ".1.2.0.fedcba9876543210"]
+    for left in (".1.2.0.fleet-extract-0123456789abcdef", ".1.3.0.fleet-extract-0123456789abcdef"):
+        (room / left / "config").mkdir(parents=True)
+        (room / left / "config/half").write_text("half")
+    names_kept = (".1.2.0.notes", ".1.2.0.0123456789abcdef", ".1.2.0.fleet-extract-fedcba9876543210")
+    kept = [room / name for name in names_kept]
     for folder in kept[:2]:
         folder.mkdir()
     kept[2].write_text("a file is not ours")
@@ -200,6 +201,14 @@ def test_destination_that_cannot_be_is_said(destination: str, path: pathlib.Path
     (room / "bundle").write_text("x")
     error = refusal(path, room / destination)
     assert error.code in {"invalid_option", "destination_differs", "state_unwritable"}
+
+
+def test_refused_bundle_leaves_no_folder_above(tmp_path: pathlib.Path, room: pathlib.Path) -> None:
+    data = bytearray(MADE.data)
+    data[MADE.layout.entries[-1].start] ^= 1
+    (tmp_path / "damaged.zip").write_bytes(data)
+    assert refusal(tmp_path / "damaged.zip", room / "new/folder/1.2.0").code == "bundle_damaged"
+    assert names(room) == []
 
 
 def test_folder_above_is_made_and_in_a_check_it_is_not(path: pathlib.Path, room: pathlib.Path) -> None:

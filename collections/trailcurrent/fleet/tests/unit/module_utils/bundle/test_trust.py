@@ -54,6 +54,13 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
+def other_key(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("keys") / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "other", "-f", path], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
 def signed(key: pathlib.Path) -> bytes:
     return signature.sign(BYTES, key)
 
@@ -101,6 +108,11 @@ def refusal(*arguments: object, **options: object) -> FleetError:
         judged(*arguments, **options)  # type: ignore[arg-type]
     assert str(caught.value).isprintable()
     return caught.value
+
+
+def by(at: int = BUILD, principal: str | None = "a@x", key: str = "SHA256:of-some-key") -> trust.Judgement:
+    """What the record is told of who signed."""
+    return trust.Judgement(True, principal, "signed", key, at)
 
 
 # the time that a key is judged at
@@ -151,7 +163,7 @@ def test_unsigned_bundle_is_refused_where_a_signature_is_required(tmp_path: path
     assert refusal(None, signers()).code == "bundle_unsigned"
     assert "demo.zip" in str(refusal(None))
     record = record_of(tmp_path)
-    record.remember(RELEASE, DIGEST, "a@x", BUILD)
+    record.remember(RELEASE, DIGEST, by())
     assert refusal(None, signers(), "required", record).code == "bundle_unsigned"
 
 
@@ -212,18 +224,18 @@ def test_newest_verified_release_keeps_a_key_expired_whatever_the_clock(
     record = record_of(tmp_path)
     assert judged(signed, allowed, record=record, clock=0).principal == "a@x"
     later = dataclasses.replace(RELEASE, version="1.3.0", released=JUNE_2027)
-    record.remember(later, hashlib.sha256(encode_manifest(later)).hexdigest(), "b@x", BUILD)
+    record.remember(later, hashlib.sha256(encode_manifest(later)).hexdigest(), by())
     assert refusal(signed, allowed, record=record, clock=0).code == "signer_expired"
 
 
 def test_wrong_date_of_one_release_locks_no_pi_whose_clock_is_set(tmp_path: pathlib.Path, signed, signers) -> None:
     allowed = signers('valid-before="20270101"')
     record = record_of(tmp_path)
-    record.remember(dataclasses.replace(RELEASE, released=BUILD + 50 * YEAR), "a" * 64, "a@x", 0)
+    record.remember(dataclasses.replace(RELEASE, released=BUILD + 50 * YEAR), "a" * 64, by())
     assert record.newest_released == BUILD + 50 * YEAR
     assert judged(signed, allowed, record=record, synced=True).principal == "a@x"
     healed = record_of(tmp_path, synced=True)
-    healed.remember(RELEASE, DIGEST, "a@x", BUILD)
+    healed.remember(RELEASE, DIGEST, by())
     assert healed.newest_released == BUILD + DAY
 
 
@@ -238,21 +250,43 @@ def test_expiry_by_a_clock_that_nothing_has_set_says_so(signed: bytes, signers) 
 
 def test_release_verified_before_goes_back_after_the_key_expired(tmp_path: pathlib.Path, signed, signers) -> None:
     record = record_of(tmp_path)
-    record.remember(RELEASE, DIGEST, "a@x", BUILD)
+    record.remember(RELEASE, DIGEST, judged(signed, signers()))
     allowed = signers('valid-before="20261201"')
     found = judged(signed, allowed, record=record_of(tmp_path), clock=BUILD + YEAR)
-    assert (found.signed, found.principal) == (True, "a@x")
+    assert (found.signed, found.principal, found.at) == (True, "a@x", BUILD)
     assert "verified here at 2026-11-23T00:00:00Z" in found.reason
-    assert judged(signed, None, record=record_of(tmp_path)).principal == "a@x"
     assert refusal(signed + b"\n", allowed, record=record).code == "signature_invalid"
     assert refusal(signed, allowed, record=None, clock=BUILD + YEAR).code == "signer_expired"
 
 
-def test_release_accepted_on_first_use_is_judged_once_there_are_signers(tmp_path, signed, signers) -> None:
+def test_record_makes_no_key_trusted_that_the_file_does_not_name(
+    tmp_path: pathlib.Path, signed: bytes, signers, other_key: pathlib.Path
+) -> None:
     record = record_of(tmp_path)
-    record.remember(dataclasses.replace(RELEASE, released=JUNE_2027), DIGEST, None, BUILD)
-    assert record.newest_released == 0  # nobody vouched for that date
-    assert refusal(signed, None, "required", record).code == "signers_missing"
+    record.remember(RELEASE, DIGEST, judged(signed, signers()))
+    assert refusal(signed, None, record=record).code == "signers_missing"
+    removed = tmp_path / "others"
+    removed.write_text(f"b@x {other_key.with_suffix('.pub').read_text()}")
+    assert refusal(signed, removed, record=record).code == "signer_unknown"
+
+
+def test_manifest_that_another_key_signs_again_is_judged_anew(
+    tmp_path: pathlib.Path, signed: bytes, signers, other_key: pathlib.Path
+) -> None:
+    record = record_of(tmp_path)
+    record.remember(RELEASE, DIGEST, judged(signed, signers()))
+    again = signature.sign(BYTES, other_key)
+    assert refusal(again, signers(), record=record).code == "signer_unknown"
+    both = tmp_path / "both"
+    both.write_text(f'{signers().read_text()}b@x valid-before="20261124" {other_key.with_suffix(".pub").read_text()}')
+    assert refusal(again, both, record=record, clock=BUILD + YEAR).code == "signer_expired"
+
+
+def test_release_that_nobody_vouched_for_is_not_recorded(tmp_path: pathlib.Path, signed, signers) -> None:
+    record = record_of(tmp_path)
+    record.remember(dataclasses.replace(RELEASE, released=JUNE_2027), DIGEST, judged(signed, None, "if_present"))
+    assert (record.newest_released, record.find(DIGEST)) == (0, None)
+    assert not (tmp_path / "state").exists()
     assert refusal(signed, signers('valid-before="20260101"'), "required", record).code == "signer_expired"
 
 
@@ -262,21 +296,21 @@ def test_release_accepted_on_first_use_is_judged_once_there_are_signers(tmp_path
 def test_record_survives_its_process(tmp_path: pathlib.Path) -> None:
     assert record_of(tmp_path).find(DIGEST) is None
     assert not (tmp_path / "state").exists()
-    record_of(tmp_path).remember(RELEASE, DIGEST, "a@x", 7)
+    record_of(tmp_path).remember(RELEASE, DIGEST, by(7))
     found = record_of(tmp_path)
-    assert found.find(DIGEST) == trust.Verified("1.2.0", BUILD, "a@x", 7)
+    assert found.find(DIGEST) == trust.Verified("1.2.0", BUILD, "a@x", "SHA256:of-some-key", 7)
     assert (found.newest_released, found.damage) == (BUILD, None)
-    found.remember(RELEASE, DIGEST, None, 8)
-    assert record_of(tmp_path).find(DIGEST) == trust.Verified("1.2.0", BUILD, "a@x", 8)
+    found.remember(RELEASE, DIGEST, by(8))
+    assert record_of(tmp_path).find(DIGEST) == trust.Verified("1.2.0", BUILD, "a@x", "SHA256:of-some-key", 8)
 
 
 def test_date_moves_at_most_a_day_ahead_of_a_clock_that_is_set(tmp_path: pathlib.Path) -> None:
     record = record_of(tmp_path, clock=BUILD + 0.5, synced=True)
-    record.remember(dataclasses.replace(RELEASE, released=JUNE_2027), DIGEST, "a@x", BUILD)
+    record.remember(dataclasses.replace(RELEASE, released=JUNE_2027), DIGEST, by())
     assert record.newest_released == BUILD + DAY
-    record.remember(dataclasses.replace(RELEASE, released=BUILD - YEAR), "b" * 64, "a@x", BUILD)
+    record.remember(dataclasses.replace(RELEASE, released=BUILD - YEAR), "b" * 64, by())
     assert record.newest_released == BUILD + DAY  # an older release moves nothing back
-    record_of(tmp_path, clock=-YEAR, synced=True).remember(RELEASE, DIGEST, "a@x", -5)
+    record_of(tmp_path, clock=-YEAR, synced=True).remember(RELEASE, DIGEST, by(-5))
     assert record_of(tmp_path).damage is None
 
 
@@ -284,9 +318,9 @@ def test_record_keeps_the_last_ones_whatever_the_clock(tmp_path: pathlib.Path) -
     record = record_of(tmp_path)
     digests = [hashlib.sha256(bytes([number])).hexdigest() for number in range(trust.VERIFIED_KEPT + 5)]
     for number, digest in enumerate(digests):
-        record.remember(RELEASE, digest, "a@x", 10_000 - number)
+        record.remember(RELEASE, digest, by(10_000 - number))
         if number == 150:
-            record.remember(RELEASE, digests[0], "a@x", 1)  # used again: the newest now
+            record.remember(RELEASE, digests[0], by(1))  # used again: the newest now
     content = json.loads((tmp_path / "state" / "trust.json").read_text())
     assert len(content["verified"]) == trust.VERIFIED_KEPT
     found = record_of(tmp_path)
@@ -294,7 +328,7 @@ def test_record_keeps_the_last_ones_whatever_the_clock(tmp_path: pathlib.Path) -
     assert (tmp_path / "state" / "trust.json").stat().st_size < trust.RECORD_LIMIT
 
 
-ENTRY = {"version": "1.2.0", "released": 1, "principal": "a@x", "at": 1}
+ENTRY = {"version": "1.2.0", "released": 1, "principal": "a@x", "fingerprint": "SHA256:x", "at": 1}
 DAMAGES = [
     b"",
     b"{",
@@ -322,6 +356,8 @@ DAMAGES = [
             {DIGEST: ENTRY | {"more": 1}},
             {DIGEST: ENTRY | {"version": 1}},
             {DIGEST: ENTRY | {"principal": ["a@x"]}},
+            {DIGEST: ENTRY | {"principal": None}},
+            {DIGEST: {key: value for key, value in ENTRY.items() if key != "fingerprint"}},
             {DIGEST: ENTRY | {"at": "now"}},
             {DIGEST: ENTRY | {"released": None}},
         )
@@ -340,7 +376,7 @@ def test_damaged_record_counts_as_empty_and_is_said(tmp_path: pathlib.Path, sign
     assert record.damage.startswith(f"{path}, the record of verified releases, cannot be read")
     assert judged(signed, signers(), record=record).reason.endswith(record.damage)
     assert judged(signed, None, "if_present", record).reason.endswith(record.damage)
-    record.remember(RELEASE, DIGEST, "a@x", BUILD)
+    record.remember(RELEASE, DIGEST, by())
     assert record_of(tmp_path).find(DIGEST) is not None
     assert record_of(tmp_path).damage is None
 
@@ -350,7 +386,7 @@ def test_record_that_is_a_folder_counts_as_empty(tmp_path: pathlib.Path) -> None
     record = record_of(tmp_path)
     assert "Is a directory" in str(record.damage)
     with pytest.raises(FleetError) as caught:
-        record.remember(RELEASE, DIGEST, "a@x", BUILD)
+        record.remember(RELEASE, DIGEST, by())
     assert caught.value.code == "state_unwritable"
 
 
@@ -373,7 +409,8 @@ def test_two_processes_lose_none_of_each_others_releases(tmp_path: pathlib.Path)
         "release = manifest.parse_manifest((folder / 'manifest.json').read_bytes(), 'x')\n"
         "for number in range(20):\n"
         "    digest = hashlib.sha256((sys.argv[2] + str(number)).encode()).hexdigest()\n"
-        "    trust.TrustRecord(folder).remember(release, digest, 'a@x', 1)\n"
+        "    judgement = trust.Judgement(True, 'a@x', '', 'SHA256:x', 1)\n"
+        "    trust.TrustRecord(folder).remember(release, digest, judgement)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path("collections").resolve())}
     writers = [

@@ -13,7 +13,6 @@ from hostile_bundles import FILES, assemble, judge, make, trusting
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import verifier
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.trust import Judgement
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError, InputError
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.manifest import Manifest
 
 MADE = make()
 
@@ -171,7 +170,7 @@ def test_entry_that_is_not_in_the_manifest_is_found(tmp_path: pathlib.Path) -> N
 
 
 def test_release_is_remembered_when_all_was_right_and_not_before(tmp_path: pathlib.Path) -> None:
-    told: list[tuple[Manifest, str, str | None]] = []
+    told: list[tuple] = []
     path = MADE.write(tmp_path)
     path.write_bytes(flipped(MADE.data, MADE.layout.entries[-1].start))
     with pytest.raises(FleetError):
@@ -179,7 +178,8 @@ def test_release_is_remembered_when_all_was_right_and_not_before(tmp_path: pathl
     assert not told
     path.write_bytes(MADE.data)
     verified = verifier.verify(path, judge, remember=lambda *what: told.append(what))
-    assert told == [(MADE.manifest, verified.manifest_sha256, "tester")]
+    assert told == [(MADE.manifest, verified.manifest_sha256, verified.judgement)]
+    assert verified.judgement.principal == "tester"
 
 
 def test_release_that_nobody_judged_is_not_remembered(tmp_path: pathlib.Path) -> None:
