@@ -1,8 +1,8 @@
-"""Which files of this tree are the project's own, so that collections/build and collections/payload may give them away.
+"""Which files of this tree are the project's own, for collections/build and collections/payload to give away.
 
-In a clone they are those that git tracks, with the content that they have now: no secret, note or left-over of an editor
-gets into what is signed, and the same commit gives the same bytes. Without git, as in an unpacked archive of the
-project, they are told by their names.
+In a clone they are those that git tracks, with the content that they have now: no secret, note or left-over of an
+editor gets into what is signed, and the same commit gives the same bytes. Without git, as in an unpacked archive of
+the project, they are told by their names.
 """
 
 from __future__ import annotations
@@ -25,19 +25,25 @@ def project_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """The project's files below ``folder``, relative to it and sorted; what is left out is said on stderr."""
     tracked = _git(folder, "ls-files", "-z") if (ROOT / ".git").exists() else None
     if tracked is None:
-        there = {path.relative_to(folder) for path in folder.rglob("*") if not _is_made(path.relative_to(folder))}
-        named = {path for path in there if path.suffix in SUFFIXES}
-        strange = {path for path in there - named if (folder / path).is_file()}
-    else:
-        named, strange = tracked, _git(folder, "ls-files", "-z", "--others", "--exclude-standard") or set()
-    files = {path for path in named if (folder / path).is_file() and not (folder / path).is_symlink()}
-    _say_left_out(folder, strange, "it is not the project's; `git add` it where it is")
-    _say_left_out(folder, {path for path in named - files if not (folder / path).is_dir()}, "it is no regular file")
-    return sorted(files)
+        there = _plain(folder, {path.relative_to(folder) for path in folder.rglob("*")})
+        own = {path for path in there if path.suffix in SUFFIXES and not _is_made(path)}
+        _say_left_out(
+            folder, {path for path in there - own if not _is_made(path)}, "no file of the project has such a name"
+        )
+        return sorted(own)
+    others = _git(folder, "ls-files", "-z", "--others", "--exclude-standard") or set()
+    own = _plain(folder, tracked)
+    _say_left_out(folder, others, "git does not know it; `git add` it where it is the project's")
+    _say_left_out(folder, {path for path in tracked - own if not (folder / path).is_dir()}, "it is no file any more")
+    return sorted(own)
+
+
+def _plain(folder: pathlib.Path, paths: collections.abc.Set[pathlib.Path]) -> set[pathlib.Path]:
+    return {path for path in paths if (folder / path).is_file() and not (folder / path).is_symlink()}
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copy a file with a mode that no umask and no file system has a say in: 0755 where its owner may run it, else 0644."""
+    """Copy a file, with mode 0755 where its owner may run it, else 0644: the umask must not change an archive."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
@@ -47,16 +53,13 @@ def _git(folder: pathlib.Path, *command: str) -> set[pathlib.Path] | None:
     """The paths that git lists in ``folder``; None, after saying why, where git cannot."""
     environment = {name: value for name, value in os.environ.items() if name not in OTHER_TREES}
     try:
-        done = subprocess.run(["git", *command], cwd=folder, env=environment, capture_output=True, check=False)
-    except OSError as error:
-        return _without_git(error.strerror or "it does not run")
-    if done.returncode:
-        return _without_git(os.fsdecode(done.stderr).strip().partition("\n")[0])
+        done = subprocess.run(["git", *command], cwd=folder, env=environment, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = os.fsdecode(error.stderr) if isinstance(error, subprocess.CalledProcessError) else str(error)
+        words = said.strip().partition("\n")[0]
+        sys.stderr.write(f"git does not list the files of {folder} ({words!a}), so they are told by their names\n")
+        return None
     return {pathlib.Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name}
-
-
-def _without_git(reason: str) -> None:
-    sys.stderr.write(f"git does not list the files of {ROOT} ({reason!a}), so they are told by their names\n")
 
 
 def _is_made(path: pathlib.Path) -> bool:
@@ -66,4 +69,4 @@ def _is_made(path: pathlib.Path) -> bool:
 
 def _say_left_out(folder: pathlib.Path, paths: collections.abc.Iterable[pathlib.Path], reason: str) -> None:
     for path in sorted(paths):
-        sys.stderr.write(f"left out: {str((folder / path).relative_to(ROOT))!a}: {reason}\n")
+        sys.stderr.write(f"left out {str((folder / path).relative_to(ROOT))!a}: {reason}\n")

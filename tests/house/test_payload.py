@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import pathlib
 import re
+import subprocess
+import sys
+import types
 
 import pytest
 import yaml
@@ -75,3 +80,51 @@ def test_foreign_collection_that_the_payload_does_not_carry_is_found() -> None:
     assert not foreign
     assert set().union(*used.values()) >= ours
     assert yaml.safe_load((COLLECTION / "galaxy.yml").read_text())["dependencies"] == {}
+
+
+def project_files() -> types.ModuleType:
+    """The module of that name, which lies beside the programs that use it."""
+    place = ROOT / "collections/project_files.py"
+    spec = importlib.util.spec_from_file_location(place.stem, place)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["collections/trailcurrent/fleet", "roles", "playbooks", "services"])
+def test_file_that_would_be_lost_where_there_is_no_git_is_found(name: str) -> None:
+    """What git tracks is known by its name as well; there are no links but the two that collections/build knows."""
+    found = project_files().project_files(ROOT / name)
+    assert found
+    assert {path.suffix for path in found} <= project_files().SUFFIXES
+    assert not [path for path in found if any(part.startswith(".") for part in path.parts)]
+    links = {path.relative_to(ROOT / name).as_posix() for path in (ROOT / name).rglob("*") if path.is_symlink()}
+    assert links == ({"roles", "playbooks"} if name.startswith("collections") else set())
+
+
+@pytest.mark.parametrize(
+    ("cache", "expected"), [(None, "~/.cache"), ("", "~/.cache"), ("/srv/cache", "/srv/cache")], ids=repr
+)
+def test_wheels_that_the_role_and_the_payload_keep_in_two_places_are_found(cache: str | None, expected: str) -> None:
+    """Set but empty is as good as unset (XDG Base Directory Specification)."""
+    environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
+    environment |= {} if cache is None else {"XDG_CACHE_HOME": cache}
+    defaults = f"@{ROOT / 'roles/python_runtime/defaults/main.yml'}"
+    shown = ["--inventory=localhost,", "localhost", "--module-name=debug", "--args=var=python_runtime_wheelhouse"]
+    command = [pathlib.Path(sys.executable).with_name("ansible"), *shown, f"--extra-vars={defaults}"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment | {"ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"python_runtime_wheelhouse: {expected}/trailcurrent/wheels\n" in done.stdout
+    said = subprocess.run(
+        [sys.executable, "-c", "import runpy; print(runpy.run_path('collections/payload')['cache']())"],
+        cwd=ROOT, env={**environment, "PYTHONPATH": "collections"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout.strip() == str(pathlib.Path(expected, "trailcurrent/wheels").expanduser())

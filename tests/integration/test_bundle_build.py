@@ -23,7 +23,10 @@ GIB = 1 << 30
 MEMORY_LIMIT = 100e6  # bytes resident (issue 4, "How good")
 KILLS = 10
 BUILDER = """
-import json, pathlib, re, sys
+import json, os, pathlib, re, sys
+if "CORES" in os.environ:
+    os.sched_getaffinity = lambda process: set(range(int(os.environ["CORES"])))
+    os.cpu_count = lambda: int(os.environ["CORES"])
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import builder, source
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError
 plan, out, cache, level = sys.argv[1:]
@@ -220,6 +223,20 @@ def test_two_builds_of_one_bundle_at_once(plan: pathlib.Path, reference: bytes, 
         assert process.returncode == 0, complaints
     assert bundle_in(tmp_path / "out").read_bytes() == reference
     assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("cores", [8, 16, 64])
+def test_memory_that_grows_with_the_cores(tmp_path: pathlib.Path, cores: int) -> None:
+    """More threads than this machine has cores hold more of each file at once, not less."""
+    plan = tree(tmp_path / "plan")
+    words = bytes(byte & 63 for byte in random.Random(8).randbytes(1 << 20))
+    for number in range(8):
+        with (plan / f"local_code/large{number}").open("wb") as file:
+            file.writelines(bytes([number, block]) + words for block in range(20))
+    for number in range(40):
+        (plan / f"local_code/small{number}").write_bytes(bytes([number]) + words * 4)
+    built = build(plan, tmp_path / "out", level=1, environment={"CORES": str(cores)})
+    assert built["memory"] < 0.8 * MEMORY_LIMIT  # Ansible's part of the module's process needs room as well
 
 
 @pytest.mark.slow

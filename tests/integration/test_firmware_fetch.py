@@ -171,6 +171,22 @@ def test_an_unchanged_page_is_not_sent_again(laptop: Laptop) -> None:
     assert laptop.run(NEWEST)["changed"], "the remembered answer is as good as a new one"
 
 
+def test_an_answer_that_was_damaged_on_disk_is_asked_for_again(laptop: Laptop, tmp_path: pathlib.Path) -> None:
+    """With its ETag intact, each later run would be told that there is nothing new."""
+    laptop.run(NEWEST)
+    (kept,) = (tmp_path / "cache/trailcurrent/releases").iterdir()
+    content = kept.read_bytes()
+    said = json.loads(content)
+    for body in ("{}", said["body"].replace("v1.2.0", "v1.3.0"), "\ud800"):
+        kept.write_text(json.dumps({**said, "body": body}))
+        assert not laptop.run(NEWEST)["changed"]
+        (request,) = laptop.pages.requests
+        assert "if-none-match" not in request.headers
+        assert kept.read_bytes() == content
+    laptop.run(NEWEST)
+    assert laptop.pages.requests[0].headers["if-none-match"].startswith('W/"')
+
+
 def test_a_newer_release_replaces_the_older_one(laptop: Laptop) -> None:
     laptop.run(NEWEST)
     laptop.pages.publish(GNSS, "v1.3.0-rc1", {"firmware.bin": image("1.3.0")}, prerelease=True)

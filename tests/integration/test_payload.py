@@ -28,10 +28,11 @@ class Payload:
 
     folder: pathlib.Path
     cache: pathlib.Path
+    root: pathlib.Path = ROOT
 
     def fill(self, **environment: str) -> subprocess.CompletedProcess[str]:
         settings = {**os.environ, "XDG_CACHE_HOME": str(self.cache), **environment}
-        command = [sys.executable, ROOT / "collections/payload", self.folder]
+        command = [sys.executable, self.root / "collections/payload", self.folder]
         return subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
 
     def files(self) -> dict[str, tuple[str, int]]:
@@ -41,6 +42,10 @@ class Payload:
             for path in sorted(self.folder.rglob("*"))
             if path.is_file()
         }
+
+    def contents(self) -> dict[str, tuple[str, int]]:
+        """Path -> digest and mode."""
+        return {name: (digest, (self.folder / name).stat().st_mode) for name, (digest, _time) in self.files().items()}
 
 
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
@@ -148,3 +153,109 @@ def test_laptop_without_wheels_and_network_leaves_the_folder_as_it_was(
     assert "Traceback" not in done.stderr
     assert payload.files() == before
     assert {path.name for path in payload.folder.iterdir()} == {"wheels", "project"}
+
+
+def test_mode_that_the_folder_has_from_before_does_not_get_into_the_bundle(payload: Payload) -> None:
+    before = payload.contents()
+    payload.folder.joinpath("project/services/can_bridge/bus.py").chmod(0o755)
+    next((payload.folder / "wheels").glob("pyyaml*")).chmod(0o755)
+    done = payload.fill(**OFFLINE)
+    assert done.stdout.startswith("filled: "), done.stderr
+    assert payload.contents() == before
+    assert {mode & 0o777 for _digest, mode in before.values()} == {0o644}
+
+
+def test_mode_that_the_cache_or_the_umask_gives_does_not_get_into_the_bundle(
+    payload: Payload, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(payload.cache / "trailcurrent/wheels", tmp_path / "cache/trailcurrent/wheels")
+    for wheel in (tmp_path / "cache").rglob("*.whl"):
+        wheel.chmod(0o700)
+    other = Payload(tmp_path / "other", tmp_path / "cache")
+    usual = os.umask(0o077)
+    try:
+        done = other.fill(**OFFLINE)
+    finally:
+        os.umask(usual)
+    assert done.returncode == 0, done.stderr
+    assert other.contents() == payload.contents()
+
+
+JUNK = (
+    "services/.env",
+    "services/can_bridge/.bus.py.swp",
+    "services/can_bridge/bus.py~",
+    "roles/mcu_firmware/tasks/main.yml.rej",
+    "playbooks/vars/#link.yml#",
+    "collections/trailcurrent/fleet/plugins/notes.orig",
+    "collections/trailcurrent/fleet/.vault_password",
+)
+
+
+def git(root: pathlib.Path, *command: str) -> None:
+    me = ["-c", "user.name=me", "-c", "user.email=me@rv.example"]
+    subprocess.run(["git", *me, *command], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture
+def clone(payload: Payload, tmp_path: pathlib.Path) -> Payload:
+    """A clone of the project, to change things in, and a folder that nothing has filled yet."""
+    root = tmp_path / "clone"
+    for name in ("collections", "playbooks", "requirements", "roles", "services"):
+        left_out = shutil.ignore_patterns("__pycache__", ".*_cache")
+        shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=left_out)
+    for name in ("LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, root)
+    git(root, "init")
+    git(root, "add", "--all")
+    git(root, "commit", "--message=all")
+    return Payload(tmp_path / "filled", payload.cache, root)
+
+
+def test_secret_or_left_over_in_the_clone_does_not_get_into_the_bundle(clone: Payload) -> None:
+    """Not even one that has the name of a task; a hook's own settings of git lead nowhere else."""
+    assert clone.fill(**OFFLINE).returncode == 0
+    secrets = "playbooks/vars/passwords.yml"
+    for name in (*JUNK, secrets):
+        (clone.root / name).write_text("secret\n")
+    (clone.root / "playbooks/vars/etc").symlink_to("/etc")
+    other = dataclasses.replace(clone, folder=clone.folder.with_name("other"))
+    done = other.fill(**OFFLINE, GIT_DIR=str(clone.root / "services"), GIT_INDEX_FILE="nowhere")
+    assert done.returncode == 0, done.stderr
+    assert other.contents() == clone.contents()
+    assert {name for name in (*JUNK, secrets) if f"left out '{name}'" not in done.stderr} == set()
+    assert clone.fill(**OFFLINE).stdout.startswith("unchanged: ")
+
+
+def test_change_that_is_not_committed_yet_gets_into_the_bundle(clone: Payload) -> None:
+    bus, broker = (clone.root / f"services/can_bridge/{name}.py" for name in ("bus", "broker"))
+    bus.write_text("changed = True\n")
+    broker.unlink()
+    (clone.root / "playbooks/new.yml").write_text("--- []\n")
+    git(clone.root, "add", "playbooks/new.yml")
+    done = clone.fill(**OFFLINE)
+    assert done.returncode == 0, done.stderr
+    filled = clone.folder / "project/services/can_bridge"
+    assert (filled / "bus.py").read_text() == "changed = True\n"
+    assert not (filled / "broker.py").exists()
+    assert "left out 'services/can_bridge/broker.py'" in done.stderr
+    (archive,) = (clone.folder / "project").glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        assert "playbooks/new.yml" in opened.getnames()
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["none", "refusing"])
+def test_project_without_git_gives_the_same_bytes(clone: Payload, broken: bool) -> None:
+    """As from an archive of the project, or where git refuses: somebody else's clone, for instance."""
+    assert clone.fill(**OFFLINE).returncode == 0
+    shutil.rmtree(clone.root / ".git")
+    if broken:
+        (clone.root / ".git").write_text("nothing that git knows\n")
+    for name in JUNK:
+        (clone.root / name).write_text("secret\n")
+    other = dataclasses.replace(clone, folder=clone.folder.with_name("other"))
+    done = other.fill(**OFFLINE)
+    assert done.returncode == 0, done.stderr
+    assert other.contents() == clone.contents()
+    assert ("git does not list" in done.stderr) == broken
+    assert "left out 'collections/trailcurrent/fleet/plugins/notes.orig'" in done.stderr

@@ -15,7 +15,19 @@ import pytest
 import yaml
 
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import builder, source
-from tests.integration.unpacked_release import FILES, VERIFIED, Pi, bundle_entries, make_key, refusal, write_zip
+from tests.integration.unpacked_release import (
+    FILES,
+    PROJECT,
+    REQUIRES,
+    VERIFIED,
+    Pi,
+    alone,
+    bundle_entries,
+    make_key,
+    playable,
+    refusal,
+    write_zip,
+)
 from virtual_rv import demo
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -84,6 +96,155 @@ def test_old_watcher_that_unzips_over_a_full_home_reaches_this_bundle_and_harms_
     assert f"is signed by release@example.com; each of its {len(FILES)} files" in done.stdout
     assert {path: path.read_text() for path in kept} == kept
     assert {path.name for path in pi.home.iterdir()} - before == {below or "trailcurrent-release-1.2.0"}
+
+
+# --- a Pi that cannot ---
+
+
+@pytest.fixture
+def bare_pi(tmp_path: pathlib.Path) -> Pi:
+    return Pi(tmp_path)
+
+
+def test_missing_ssh_keygen_is_said_with_the_package(bare_pi: Pi) -> None:
+    bare_pi.unpack(key=make_key(bare_pi.home.parent))
+    done = bare_pi.deploy(*alone("mount --bind /dev/null /usr/bin/ssh-keygen"))
+    assert "without ssh-keygen; install Debian's package openssh-client" in refusal(done)
+
+
+def test_missing_venv_is_said_with_the_package(bare_pi: Pi) -> None:
+    bare_pi.unpack()
+    empty = bare_pi.home.parent / "empty"
+    empty.mkdir()
+    found = subprocess.run(
+        ["/usr/bin/python3", "-Ic", "import os, ensurepip; print(os.path.dirname(ensurepip.__file__))"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    done = bare_pi.deploy(*alone(f"mount --bind {empty} {found.stdout.strip()}"))
+    assert "install Debian's package python3-venv" in refusal(done)
+
+
+def test_missing_python_is_said_with_the_package(bare_pi: Pi) -> None:
+    bare_pi.unpack()
+    assert "install Debian's package python3" in refusal(bare_pi.deploy(TRAILCURRENT_PYTHON="/nowhere/python3"))
+
+
+@pytest.mark.parametrize(
+    ("needs", "words"),
+    [
+        ({"python": ("3.99",)}, "it is for Python 3.99 on aarch64 or x86_64, and this is Python 3."),
+        ({"architectures": ()}, "update this Pi's system"),
+    ],
+)
+def test_pi_that_has_not_what_the_release_needs_is_told(
+    bare_pi: Pi, needs: dict[str, tuple[str, ...]], words: str
+) -> None:
+    bare_pi.unpack(requires=dataclasses.replace(REQUIRES, **needs))
+    assert words in refusal(bare_pi.deploy())
+
+
+def test_full_disk_is_said_before_anything_is_written(bare_pi: Pi) -> None:
+    bare_pi.unpack()
+    bare_pi.state.mkdir()
+    done = bare_pi.deploy(*alone(f"mount -t tmpfs -o size=4m tmpfs '{bare_pi.state}'"))
+    assert "has 4 MB free, and its Python needs 200; free some room there" in refusal(done)
+
+
+def test_state_that_cannot_be_written_is_said(bare_pi: Pi) -> None:
+    locks = {f"wheels/requirements-{python}.lock": b"" for python in REQUIRES.python}
+    bare_pi.unpack(files={**FILES, **locks, PROJECT: b""})
+    bare_pi.state.write_text("a file")
+    said = refusal(bare_pi.deploy())
+    assert "its Python could not be installed below" in said
+    assert "Not a directory" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mounts", "state"),
+    [
+        ("mount -t tmpfs -o size=300m tmpfs /var/lib", "/var/lib/trailcurrent"),
+        ("mount -t tmpfs tmpfs /var/lib; mount -o remount,ro /var/lib", "{home}/.local/state/trailcurrent"),
+    ],
+)
+def test_state_lies_where_the_collection_keeps_it(bare_pi: Pi, mounts: str, state: str) -> None:
+    """As journal.default_state_dir; the wheels of this release are none, so pip says where it would install them."""
+    locks = {f"wheels/requirements-{python}.lock": b"nothing==1.0\n" for python in REQUIRES.python}
+    bare_pi.unpack(files={**FILES, **locks, PROJECT: b""})
+    said = refusal(bare_pi.deploy(*alone(mounts), TRAILCURRENT_STATE_DIR=""))
+    assert f"installed below {state.format(home=bare_pi.home)}/deploy/1.2.0 (" in said
+    assert "nothing==1.0" in said
+    assert bare_pi.left() == []
+
+
+# --- its own environment ---
+
+SWAP = """
+import os, subprocess
+def swap():
+    for name in os.listdir({project!r}):
+        open({project!r} + "/" + name, "wb").write(b"another's")
+real_mkdir, real_run = os.mkdir, subprocess.run
+def mkdir(path, *mode, **more):
+    {before} and path.endswith("/deploy/1.2.0") and swap()
+    return real_mkdir(path, *mode, **more)
+def run(command, **more):
+    {before} or "venv" in command and swap()
+    return real_run(command, **more)
+os.mkdir, subprocess.run = mkdir, run
+"""
+
+
+def trusting(directory: pathlib.Path) -> tuple[Pi, pathlib.Path]:
+    pi, key = Pi(directory), make_key(directory / "keys")
+    pi.allow(key)
+    return pi, key
+
+
+@pytest.mark.slow
+def test_files_that_are_swapped_when_they_were_verified_are_not_installed(tmp_path: pathlib.Path) -> None:
+    pi, key = trusting(tmp_path)
+    release = pi.unpack(files=playable("the signed one"), key=key)
+    early = pi.python(SWAP.format(project=str(release / "project"), before=True))
+    assert f"'{PROJECT}' is not the file that was signed" in refusal(pi.deploy(TRAILCURRENT_PYTHON=early))
+    assert pi.left() == []
+    pi.unpack(files=playable("the signed one"), key=key)
+    late = pi.python(SWAP.format(project=str(release / "project"), before=False))
+    assert "played the signed one" in pi.deploy(TRAILCURRENT_PYTHON=late).stdout
+    assert (release / PROJECT).read_bytes() == b"another's"
+    assert (pi.state / "deploy/1.2.0").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.slow
+def test_environment_of_another_release_of_that_version_is_made_anew(tmp_path: pathlib.Path) -> None:
+    pi, key = trusting(tmp_path)
+    for name in ("the first", "the first", "the second"):
+        release = pi.unpack(files=playable(name), key=key)
+        assert f"played {name}" in pi.deploy().stdout
+    (release / "manifest.json").unlink()
+    assert "played" not in pi.deploy().stdout
+
+
+@pytest.mark.slow
+def test_playbook_is_given_whole_paths_and_nothing_of_the_callers(tmp_path: pathlib.Path) -> None:
+    pi, key = trusting(tmp_path)
+    release = pi.unpack(files=playable("it"), key=key)
+    variables = {"ANSIBLE_CONFIG": "/nowhere", "PIP_INDEX_URL": "x", "TRAILCURRENT_ALLOW_DOWNGRADE": "yes"}
+    done = pi.deploy(TRAILCURRENT_STATE_DIR="st", TRAILCURRENT_ETC="../etc", before="umask 0777", **variables)
+    place = pi.home / "st/deploy/1.2.0"
+    given = {
+        "ANSIBLE_COLLECTIONS_PATH": f"{place}/collections",
+        "ANSIBLE_CONFIG": f"{place}/ansible.cfg",
+        "ANSIBLE_HOME": f"{place}/ansible",
+        "FLEET_ALLOW_DOWNGRADE": "yes",
+        "FLEET_ETC": str(pi.etc),
+        "FLEET_RELEASE": str(release),
+        "FLEET_STATE_DIR": str(pi.home / "st"),
+        "HOME": str(pi.home),
+        "LC_ALL": "C.UTF-8",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    assert done.stdout.splitlines()[-1] == f"{place} {sorted(given.items())} ''", done.stderr
 
 
 # --- the whole way ---
@@ -168,6 +329,18 @@ def test_pi_without_any_network_installs_all_that_a_release_needs(pi: Pi, laptop
     again = pi.deploy(*OFFLINE, "sh", "deploy.sh")
     assert again.returncode == 0, again.stdout + again.stderr
     assert (pi.state / "deploy/1.3.0/complete").stat().st_mtime_ns == made, "what is there is used"
+
+
+@pytest.mark.slow
+def test_older_release_than_the_deployed_one_is_refused_unless_asked_for(pi: Pi, laptop: Laptop) -> None:
+    receive(pi, laptop.bundle("1.3.0", None))
+    assert pi.deploy("sh", "deploy.sh").returncode == 0
+    receive(pi, laptop.bundle("1.2.9", None))
+    done = pi.deploy("sh", "deploy.sh")
+    assert done.returncode != 0
+    assert "release 1.2.9 (counter 1) is older by its version than the deployed 1.3.0" in done.stdout
+    back = pi.deploy("sh", "deploy.sh", TRAILCURRENT_ALLOW_DOWNGRADE="yes")
+    assert back.returncode == 0, back.stdout + back.stderr
 
 
 @pytest.mark.slow

@@ -8,11 +8,15 @@ assert "is signed by" in done.stdout
 
 from __future__ import annotations
 
+import base64
 import collections.abc
 import dataclasses
 import hashlib
+import io
+import os
 import pathlib
 import subprocess
+import tarfile
 import typing as t
 import zipfile
 import zlib
@@ -25,6 +29,7 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.manifes
     encode_manifest,
     release_folder,
 )
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.sshsig import armour
 
 ROOT: t.Final = pathlib.Path(__file__).resolve().parents[2]
 BUNDLE: t.Final = ROOT / "collections/trailcurrent/fleet/plugins/module_utils/bundle"
@@ -38,14 +43,26 @@ REQUIRES: t.Final = Requirements(
     disk_extraction=0,
     disk_images=0,
 )
+FIRMWARE: t.Final = "firmware/wired/gnss_module/firmware.bin"
 FILES: t.Final = {
     "LICENSE": b"words\n",
     "config/mosquitto.conf": b"listener 8883\n",
-    "firmware/wired/gnss_module/firmware.bin": bytes(range(256)) * 64,
+    FIRMWARE: bytes(range(256)) * 64,
     "wheels/one-1.0-py3-none-any.whl": b"a wheel",
 }
 """A small release, which lacks its own Python: deploy.sh says so when it has verified all of it."""
 VERIFIED: t.Final = "does not carry its own playbooks"
+PROJECT: t.Final = "project/trailcurrent-fleet-1.0.0.tar.gz"
+PLAYER: t.Final = b"""
+import os, pathlib, sys
+def main():
+    os.environ.pop("PWD", None)  # of the shell that starts a program whose path has spaces
+    collections = pathlib.Path(os.environ["ANSIBLE_COLLECTIONS_PATH"], "ansible_collections")
+    print("played", (collections / "trailcurrent/fleet/NAME").read_text())
+    print(os.getcwd(), sorted(os.environ.items()), repr(sys.stdin.read()))
+"""
+
+ALONE: t.Final = ["unshare", "--map-root-user", "--mount"]  # what is mounted there is seen by that process alone
 
 Content = collections.abc.Mapping[str, bytes | pathlib.Path]
 
@@ -110,6 +127,32 @@ def write_zip(path: pathlib.Path, entries: collections.abc.Mapping[str, bytes]) 
             zipped.writestr(name, content)
 
 
+def _archive(name: str, content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def playable(name: str) -> dict[str, bytes]:
+    """A small release whose `ansible-playbook` says ``name``, which lies in its collection, and what it is given."""
+    info, stream = "player-1.0.dist-info", io.BytesIO()
+    wheel = {
+        "player.py": PLAYER,
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: player\nVersion: 1.0\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": b"[console_scripts]\nansible-playbook = player:main\n",
+    }
+    with zipfile.ZipFile(stream, "w") as zipped:
+        for path, content in {**wheel, f"{info}/RECORD": "".join(f"{path},,\n" for path in wheel).encode()}.items():
+            zipped.writestr(path, content)
+    lock = f"player==1.0 --hash=sha256:{hashlib.sha256(stream.getvalue()).hexdigest()}\n".encode()
+    locks = {f"wheels/requirements-{python}.lock": lock for python in REQUIRES.python}
+    return {**locks, "wheels/player-1.0-py3-none-any.whl": stream.getvalue(), PROJECT: _archive("NAME", name.encode())}
+
+
 class Pi:
     """A Pi's folders below ``directory``: what is at home, what set-up wrote, what deployments leave."""
 
@@ -162,9 +205,22 @@ class Pi:
             text=True,
         )
 
+    def python(self, prelude: str) -> str:
+        """A Python for deploy.sh whose program begins with ``prelude``: what no test can do to the system itself."""
+        path = self.home.parent / "python"
+        path.with_suffix(".py").write_text(prelude + "\n")
+        path.write_text(f"#!/bin/sh\n{{ cat '{path}.py'; cat; }} | /usr/bin/python3 \"$@\"\n")
+        path.chmod(0o755)
+        return str(path)
+
     def left(self) -> list[str]:
         """The environments that deployments left."""
         return sorted(path.name for path in (self.state / "deploy").glob("*") if path.is_dir())
+
+
+def alone(mounts: str) -> list[str]:
+    """deploy.sh, seeing the system with these mounts over it."""
+    return [*ALONE, "sh", "-ec", f"{mounts}\nexec sh deploy.sh"]
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
@@ -175,3 +231,108 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
     assert lines[0].startswith("Release ")
     assert lines[0].endswith(".")
     return lines[0]
+
+
+# --- what may become of a release on its way ---
+
+
+def change_byte(release: pathlib.Path) -> None:
+    content = bytearray((release / FIRMWARE).read_bytes())
+    content[-1] ^= 1
+    (release / FIRMWARE).write_bytes(content)
+
+
+def cut(release: pathlib.Path) -> None:
+    (release / FIRMWARE).write_bytes((release / FIRMWARE).read_bytes()[:-1])
+
+
+def lengthen(release: pathlib.Path) -> None:
+    with (release / FIRMWARE).open("ab") as file:
+        file.write(b"\0")
+
+
+def remove(release: pathlib.Path) -> None:
+    (release / FIRMWARE).unlink()
+
+
+def link_file(release: pathlib.Path) -> None:
+    (release / FIRMWARE).rename(release.parent / "same.bin")
+    (release / FIRMWARE).symlink_to(release.parent / "same.bin")
+
+
+def link_folder(release: pathlib.Path) -> None:
+    (release / "firmware").rename(release.parent / "elsewhere")
+    (release / "firmware").symlink_to(release.parent / "elsewhere")
+
+
+def link_release(release: pathlib.Path) -> None:
+    release.rename(release.parent / "elsewhere")
+    release.symlink_to(release.parent / "elsewhere")
+
+
+def pipe(release: pathlib.Path) -> None:
+    remove(release)
+    os.mkfifo(release / FIRMWARE)
+
+
+def folder_for_file(release: pathlib.Path) -> None:
+    remove(release)
+    (release / FIRMWARE).mkdir()
+
+
+def stray_wheel(release: pathlib.Path) -> None:
+    (release / "wheels/one-1.0-1-py3-none-any.whl").write_bytes(b"a wheel that pip would like better")
+
+
+def stray_link(release: pathlib.Path) -> None:
+    (release / "wheels/two.whl").symlink_to("/nowhere")
+
+
+def stray_odd_name(release: pathlib.Path) -> None:
+    (release / "a\nb\udcff").write_bytes(b"")
+
+
+def other_script(release: pathlib.Path) -> None:
+    with (release.parent / "deploy.sh").open("a") as file:
+        file.write("# one more line\n")
+
+
+def manifest_link(release: pathlib.Path) -> None:
+    (release / "manifest.json").rename(release.parent / "manifest.json")
+    (release / "manifest.json").symlink_to("../manifest.json")
+
+
+def stray_folder(release: pathlib.Path) -> None:
+    (release / "local_code/cache").mkdir(parents=True)
+
+
+def junk_behind_signature(release: pathlib.Path) -> None:
+    with (release / "manifest.json.sig").open("ab") as file:
+        file.write(b"junk\n")
+
+
+def dos_lines_in_signature(release: pathlib.Path) -> None:
+    path = release / "manifest.json.sig"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def long_signature(release: pathlib.Path) -> None:
+    with (release / "manifest.json.sig").open("ab") as file:
+        file.truncate(1 << 20)
+
+
+def filled_reserved_field(release: pathlib.Path) -> None:
+    """ssh-keygen takes it, though nobody signed it."""
+    path = release / "manifest.json.sig"
+    blob = base64.b64decode(b"".join(path.read_bytes().splitlines()[1:-1]))
+    end = blob.index(NAMESPACE.encode()) + len(NAMESPACE)
+    path.write_bytes(armour(blob[:end] + b"\0\0\0\4junk" + blob[end + 4 :]))
+
+
+def no_manifest(release: pathlib.Path) -> None:
+    (release / "manifest.json").unlink()
+
+
+def changed_manifest(release: pathlib.Path) -> None:
+    path = release / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b'"counter": 1', b'"counter": 2'))

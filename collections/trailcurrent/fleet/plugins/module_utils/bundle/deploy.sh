@@ -1,215 +1,289 @@
 #!/bin/sh
 # Deploys the release that was unpacked beside this file: sh deploy.sh
 # It verifies all of that release before it uses any of it, never asks, and needs no internet. Exit status 0: deployed.
-# TRAILCURRENT_PYTHON, TRAILCURRENT_ETC and TRAILCURRENT_STATE_DIR name other places than the usual ones.
-set -u
-umask 022
-unset CDPATH
-exec </dev/null
-version=@VERSION@
-PATH=${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}
-export PATH
-python=${TRAILCURRENT_PYTHON:-/usr/bin/python3}
-etc=${TRAILCURRENT_ETC:-/etc/trailcurrent}
-
+# TRAILCURRENT_PYTHON, TRAILCURRENT_ETC and TRAILCURRENT_STATE_DIR name other places than the usual ones;
+# TRAILCURRENT_ALLOW_DOWNGRADE=yes goes back to a release that is older than the deployed one.
 fail() {
-    echo "Release $version was not deployed: $*." >&2
+    echo "Release @VERSION@ was not deployed: $*." >&2
     exit 1
 }
 
-here=$(cd -- "$(dirname -- "$0")" && pwd -P) || fail "the folder of $0 cannot be entered; run it from where it lies"
-minor=$("$python" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) ||
-    fail "$python does not run here; install Debian's package python3"
-HOME=${HOME:-$("$python" -I -c 'import os; print(os.path.expanduser("~"))')}
-state=${TRAILCURRENT_STATE_DIR:-/var/lib/trailcurrent}
-if [ -z "${TRAILCURRENT_STATE_DIR:-}" ] && ! [ -w "$state" ] && ! [ -w "${state%/*}" ]; then
-    state=$HOME/.local/state/trailcurrent
-fi
-release=$here/trailcurrent-release-$version
-environment=$state/deploy/$version
+main() { # the shell has read all of it before it runs any of it
+    umask 022
+    unset CDPATH
+    [ -n "${HOME:-}" ] || unset HOME
+    export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    [ -f "$0" ] && [ -r "$0" ] || fail "it cannot see where it lies; run it as a file: sh deploy.sh"
+    here=$(cd -- "$(dirname -- "$0")" && pwd -P) || fail "the folder of $0 cannot be entered; run it from where it lies"
+    python=${TRAILCURRENT_PYTHON:-/usr/bin/python3}
+    "$python" -I -S -c '' </dev/null >/dev/null 2>&1 ||
+        fail "$python does not run here; install Debian's package python3"
+    # The system's own Python, with nothing of this folder, the user or the site.
+    exec "$python" -I -S -X utf8 - "@VERSION@" "$here" "${0##*/}" <<'END'
+import base64, concurrent.futures, ctypes, fcntl, fnmatch, hashlib, json, os, platform, re, shutil
+import signal, stat, subprocess, sys, time
 
-# Is this the release that was signed? Judged by the system's own Python, with nothing of this folder, the user or the site.
-set -- "$release" "$here/${0##*/}" "$version" "$etc/allowed_signers" "$state" "$environment"
-"$python" -I -S - "$@" <<'END' || exit 1
-import concurrent.futures, hashlib, json, os, platform, shutil, stat, subprocess, sys, time
-
-RELEASE, SCRIPT, VERSION, SIGNERS, STATE, ENVIRONMENT = sys.argv[1:]
+VERSION, HERE, SCRIPT = sys.argv[1:]
+RELEASE = HERE + "/trailcurrent-release-" + VERSION
+MANIFEST, SIGNATURE = "manifest.json", "manifest.json.sig"
+ARMOUR = b"-----BEGIN SSH SIGNATURE-----\n", b"-----END SSH SIGNATURE-----\n"
+PURPOSE = "trailcurrent-deployment"
 BUILD_DATE = 1795392000  # s; no Pi's clock is right that says less
 DAY = 86400  # s; a date that was signed counts no further ahead of a clock that NTP has set
+FAR, LATEST = 1 << 40, 253402300799  # s; what no date says, and what ssh-keygen can be told
 NEEDED = 200 * 1000 * 1000  # bytes for the release's Python
-LIMIT = 8 * 1024 * 1024  # bytes of a manifest
-UNPACK = "unpack the bundle again into an empty folder"
+PYTHON, MACHINE = "%d.%d" % sys.version_info[:2], platform.machine() if sys.maxsize > 1 << 32 else "32-bit"
+ETC = os.path.abspath(os.environ.get("TRAILCURRENT_ETC") or "/etc/trailcurrent")
+SIGNERS = ETC + "/allowed_signers"
+usual = [path for path in ("/var/lib/trailcurrent", "/var/lib") if os.access(path, os.W_OK)]
+usual = "/var/lib/trailcurrent" if usual else os.path.expanduser("~/.local/state/trailcurrent")
+STATE = os.path.abspath(os.environ.get("TRAILCURRENT_STATE_DIR") or usual)
+ENVIRONMENT = STATE + "/deploy/" + VERSION
+SETTINGS = {"PATH": os.environ["PATH"], "HOME": os.path.expanduser("~"), "LC_ALL": "C.UTF-8"}  # nothing of the caller's
 
-
-def stop(seen, todo=UNPACK):
-    sys.exit("Release %s was not deployed: %s; %s." % (VERSION, seen, todo))
-
+def stop(seen, todo="unpack the bundle again into an empty folder"):
+    said = "Release %s was not deployed: %s; %s." % (VERSION, seen, todo)
+    sys.exit("".join(c if c.isprintable() else "?" for c in said))
 
 def opened(path):
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        stop("%s is no regular file" % ascii(path))
-    return file
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        raise ValueError("%s is no regular file" % ascii(path))
+    return open(number, "rb")
 
+def read(path, limit):
+    with opened(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError("%s has more than %d bytes" % (ascii(path), limit))
+    return content
 
-def keygen(*options):
-    settings = {"PATH": os.environ["PATH"], "TZ": "UTC", "LC_ALL": "C"}
-    command = ["ssh-keygen", "-Y", *options, "-s", RELEASE + "/manifest.json.sig"]
+def keygen(manifest, *options):
+    """Whether ssh-keygen agrees, and what it says."""
+    command = ["ssh-keygen", "-Y", *options, "-s", RELEASE + "/" + SIGNATURE]
+    settings = {**SETTINGS, "TZ": "UTC", "LC_ALL": "C"}
     done = subprocess.run(command, input=manifest, stdout=-1, stderr=-1, env=settings, timeout=60)
-    said = (done.stdout if done.returncode == 0 else done.stdout + done.stderr).decode("ascii", "replace")
-    lines = ["".join(c if c.isprintable() else "?" for c in line) for line in said.strip().splitlines()] or [""]
-    return done.returncode == 0, lines
+    said = (done.stderr if done.returncode else done.stdout).decode("utf-8", "surrogateescape")
+    return not done.returncode, said.replace("\r", "").strip().split("\n")
 
+def is_canonical(signature):
+    """Whether it has the one form that ssh-keygen writes; it accepts others, which say what nobody signed."""
+    blob = base64.b64decode(b"".join(signature.split(b"\n")[1:-2]))
+    text = base64.b64encode(blob)
+    lines = b"".join(text[start : start + 70] + b"\n" for start in range(0, len(text), 70))
+    reserved = 10  # behind the key and the purpose
+    for _field in range(2):
+        reserved += 4 + int.from_bytes(blob[reserved : reserved + 4], "big")
+    return lines.join(ARMOUR) == signature and blob[reserved : reserved + 4] == bytes(4)
 
 def record():
+    """What this Pi has verified, within the bounds of bundle/trust.py; what cannot be read counts as empty."""
     try:
-        with opened(STATE + "/trust.json") as file:
-            kept = json.load(file)
-        return int(kept["newest_released"]), set(kept["verified"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0, set()
+        kept = json.loads(read(STATE + "/trust.json", 1 << 20))
+        verified, dates = dict(kept["verified"]), [kept["newest_released"]]
+        for digest, entry in verified.items():
+            dates += entry["released"], entry["at"]
+            texts = entry["version"], entry["principal"], entry["fingerprint"]
+            if len(entry) != 5 or not re.fullmatch("[0-9a-f]{64}", digest) or {*map(type, texts)} != {str}:
+                raise ValueError(digest)
+        if any(type(date) is not int or not 0 <= date <= FAR for date in dates):
+            raise ValueError(dates)
+        return dates[0], verified
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError):
+        return 0, {}
 
+def clock_is_synced():
+    timex = (ctypes.c_long * 128)()  # adjtimex(2): the sixth is its status, 0x40 STA_UNSYNC
+    kernel = ctypes.CDLL(None).adjtimex(timex) >= 0 and not timex[5] & 0x40
+    return kernel or os.path.exists("/run/systemd/timesync/synchronized")
 
-def signer(newest):
-    now = int(time.time())
-    if os.path.exists("/run/systemd/timesync/synchronized"):
-        newest = min(newest, now + DAY)
-    at = max(now, BUILD_DATE, newest)
-    judged = time.strftime("verify-time=%Y%m%d%H%M%S", time.gmtime(at))
-    found, lines = keygen("find-principals", "-f", SIGNERS, "-O", judged)
-    if found:
-        name = lines[0].split(",")[0]
-        allowed = ["-n", "trailcurrent-deployment", "-I", name, "-f", SIGNERS, "-O", judged]
-        found, lines = keygen("verify", *allowed)
-    if not found:
-        seen = SIGNERS, time.strftime("%Y-%m-%d", time.gmtime(at)), ", ".join(lines)
-        early = "not yet valid" in seen[2]
-        todo = "set this Pi's clock" if early else "take a release that such a key signed, or allow its key by set-up"
-        stop("its signature is by no key that %s allows on %s (%s)" % seen, todo)
-    return name
+def signer(manifest, signers, fingerprint, at):
+    """Who signed it, judged as of then; else None, and the refusal that is nearest to trust."""
+    when = time.strftime("verify-time=%Y%m%d%H%M%S", time.gmtime(min(max(at, 1), LATEST)))
+    asked = ["-f", SIGNERS, "-O", when]
+    found, said = keygen(manifest, "find-principals", *asked)
+    names, refusals = said if found else [], {} if found else {said[0]: ""}
+    for line in signers.decode("utf-8", "surrogateescape").split("\n"):  # find-principals stops at a key's first line
+        listed = re.match(r'\s*(?:"([^"]+)"|([^\s"#][^\s"]*))', line)
+        names += (listed[1] or listed[2]).split(",") if listed and "\0" not in line else []
+    for name in dict.fromkeys(names):
+        right, said = keygen(manifest, "verify", "-n", PURPOSE, "-I", name, *asked)
+        if right and said[0].split()[-1] == fingerprint:
+            return name, ""
+        refusals[said[0]] = name + ", "
+    why = min(refusals, key=lambda said: ("expired" not in said, "not yet valid" not in said))
+    return None, refusals[why] + why
 
-
-def judge(signed):
-    newest, verified = record()
+def judge(manifest, signature):
     try:
-        trusted = bool(os.stat(SIGNERS))
-    except FileNotFoundError:
-        trusted = False
-    if not signed:
-        if trusted:
+        signers = read(SIGNERS, 1 << 18)
+    except FileNotFoundError:  # which a link to nowhere is not
+        signers = None
+    except (OSError, ValueError) as error:
+        stop("%s cannot be used: %s" % (SIGNERS, error), "make it a file, and no link, that this user can read")
+    if signature is None:
+        if signers is not None:
             stop("it has no signature, and %s asks for one" % SIGNERS, "take one that is signed")
         return "has no signature; none is asked for, because there is no %s" % SIGNERS
     if not shutil.which("ssh-keygen"):
         stop("its signature cannot be verified without ssh-keygen", "install Debian's package openssh-client")
-    right, lines = keygen("check-novalidate", "-n", "trailcurrent-deployment")
+    if not is_canonical(signature):
+        stop("its signature is not one as ssh-keygen writes it")
+    right, said = keygen(manifest, "check-novalidate", "-n", PURPOSE)
     if not right:
-        stop("its signature is not one of its manifest (%s)" % lines[-1])
-    if not trusted:
+        stop("its signature is not one of its manifest (%s)" % said[0])
+    if signers is None:
         first = "has the signature of a key that is trusted on first use, because there is no %s (%s)"
-        return first % (SIGNERS, lines[-1])
-    if hashlib.sha256(manifest).hexdigest() in verified:
-        return "was verified before, and is what it was"
-    return "is signed by " + signer(newest)
+        return first % (SIGNERS, said[0])
+    newest, verified = record()
+    known, fingerprint = verified.get(hashlib.sha256(manifest).hexdigest()), said[0].split()[-1]
+    clock, synced = int(time.time()), clock_is_synced()
+    at = max(clock, BUILD_DATE, min(newest, clock + DAY) if synced else newest)
+    before = known is not None and known["fingerprint"] == fingerprint  # its key's time is not asked for again
+    name, why = signer(manifest, signers, fingerprint, known["at"] if before else at)
+    if name is None:
+        todo = "allow it by set-up, or take a release that an allowed key signed"
+        if "not yet valid" in why:
+            todo = "set this Pi's clock"
+        elif "expired" in why and at == clock and not synced and not before:
+            todo += "; that is this machine's clock, which NTP has not set: if it is wrong, set it first"
+        stop("%s does not allow the key %s that signed it (%s)" % (SIGNERS, fingerprint, why), todo)
+    return "%s signed by %s" % ("was verified before, and is" if before else "is", name)
 
-
-def files(folder, below=""):
+def names(folder, below=""):
+    """All files, and all folders with a slash behind."""
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
-            yield from files(entry.path, below + entry.name + "/")
+            yield below + entry.name + "/"
+            yield from names(entry.path, below + entry.name + "/")
         elif entry.is_file(follow_symlinks=False):
             yield below + entry.name
         else:
             stop("%s is a link, or no regular file" % ascii(below + entry.name))
 
-
-def check(path, entry):
+def check(path, entry, copy=None):
     digest = hashlib.sha256()
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         for part in iter(lambda: file.read(1 << 20), b"") if size == entry["size"] else ():
             digest.update(part)
+            copy and copy.write(part)
     if digest.hexdigest() != entry["sha256"]:
         stop("%s is not the file that was signed" % ascii(entry["path"]))
 
-
 def require(needs):
-    mine, machine = "%d.%d" % sys.version_info[:2], platform.machine() if sys.maxsize > 1 << 32 else "32-bit"
-    if mine not in needs["python"] or machine not in needs["architectures"]:
+    if PYTHON not in needs["python"] or MACHINE not in needs["architectures"]:
         wanted = "Python %s on %s" % (" or ".join(needs["python"]), " or ".join(needs["architectures"]))
-        stop("it is for %s, and this is Python %s on %s" % (wanted, mine, machine), "update this Pi's system")
+        stop("it is for %s, and this is Python %s on %s" % (wanted, PYTHON, MACHINE), "update this Pi's system")
     place = STATE
     while not os.path.isdir(place):
-        place = os.path.dirname(place) or "."
+        place = os.path.dirname(place)
     free = shutil.disk_usage(place).free
     if free < NEEDED and not os.path.exists(ENVIRONMENT + "/complete"):
         seen = place, free // 10**6, NEEDED // 10**6
         stop("%s has %d MB free, and its Python needs %d" % seen, "free some room there")
+    try:
+        import venv
+        from ensurepip import bootstrap
+    except ImportError:
+        stop("%s cannot make virtual environments" % sys.executable, "install Debian's package python3-venv")
 
-
-def main():
-    global manifest
+def verify():
+    """The files of the release, all of which are what was signed, and its manifest's digest."""
     if not stat.S_ISDIR(os.lstat(RELEASE).st_mode):
         stop("%s is a link, or no folder" % ascii(RELEASE))
-    found = set(files(RELEASE))
-    with opened(RELEASE + "/manifest.json") as file:
-        manifest = file.read(LIMIT)
-    said = judge("manifest.json.sig" in found)
-    named = json.loads(manifest.decode("ascii"))
+    found = set(names(RELEASE))
+    manifest = read(RELEASE + "/" + MANIFEST, 1 << 23)
+    said = judge(manifest, read(RELEASE + "/" + SIGNATURE, 1 << 14) if SIGNATURE in found else None)
+    named = json.loads(manifest.decode("utf-8"))
     if named["format"] != 1 or named["version"] != VERSION:
         stop("its manifest is that of %s in format %s" % (ascii(named["version"]), ascii(named["format"])))
     require(named["requires"])
-    listed = {entry["path"] for entry in named["files"]} | {"manifest.json", "manifest.json.sig"}
-    for name in sorted(found - listed):
+    listed = {entry["path"] for entry in named["files"]} | {MANIFEST}
+    folders = {path[: slash.end()] for path in listed for slash in re.finditer("/", path)}
+    for name in sorted(found - listed - folders - {SIGNATURE}):
         stop("%s is in its folder, and not in its manifest" % ascii(name))
-    for name in sorted(listed - found - {"manifest.json.sig"}):
+    for name in sorted(listed - found):
         stop("%s is missing" % ascii(name))
+    places = [HERE + "/" + SCRIPT, *(RELEASE + "/" + entry["path"] for entry in named["files"])]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        places = [RELEASE + "/" + entry["path"] for entry in named["files"]]
-        list(pool.map(check, [SCRIPT, *places], [named["deploy"], *named["files"]]))
-    print("Release %s %s; each of its %d files is the one in its manifest." % (VERSION, said, len(places)), flush=True)
+        list(pool.map(check, places, [named["deploy"], *named["files"]]))
+    right = "each of its %d files is the one in its manifest" % len(named["files"])
+    print("Release %s %s; %s." % (VERSION, said, right), flush=True)
+    return named["files"], hashlib.sha256(manifest).hexdigest()
 
+def run(*command):
+    settings = {**SETTINGS, "PIP_CONFIG_FILE": os.devnull}
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=-1, stderr=-2, env=settings)
+    if done.returncode:
+        raise OSError(done.stdout.decode("utf-8", "replace").strip().split("\n")[-1])
+
+def make_environment(entries, lock, project):
+    """Its own Ansible from its own wheels: out of copies that were verified, and that no other user can change."""
+    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+    os.mkdir(ENVIRONMENT, 0o700)
+    place, python = ENVIRONMENT + "/release/", ENVIRONMENT + "/python/bin/python"
+    collection = ENVIRONMENT + "/collections/ansible_collections/trailcurrent/fleet"
+    os.mkdir(place)
+    os.makedirs(collection)
+    for entry in entries:
+        if entry["path"] in (lock, project) or re.fullmatch("wheels/.*(-any|%s)[.]whl" % MACHINE, entry["path"]):
+            with open(place + os.path.basename(entry["path"]), "xb") as copy:
+                check(RELEASE + "/" + entry["path"], entry, copy)
+    run(sys.executable, "-I", "-m", "venv", "--without-pip", ENVIRONMENT + "/python")
+    run(python, "-I", "-m", "ensurepip", "--default-pip")
+    pip = python, "-I", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-cache-dir"
+    pip += "--require-hashes", "--only-binary", ":all:", "--find-links", place
+    run(*pip, "--requirement", place + os.path.basename(lock))
+    run("tar", "-xzf", place + os.path.basename(project), "--no-same-owner", "-C", collection)
+    shutil.rmtree(place)
+    open(ENVIRONMENT + "/ansible.cfg", "x").close()
+    os.sync()
+
+def have_environment(entries, mark):
+    """One at a time: a second deploy.sh waits here, and finds it made."""
+    paths, lock = [entry["path"] for entry in entries], "wheels/requirements-%s.lock" % PYTHON
+    projects = fnmatch.filter(paths, "project/trailcurrent-fleet-*.tar.gz")
+    if len(projects) != 1 or lock not in paths:
+        stop("it does not carry its own playbooks and the Python for them", "build it with the payload")
+    print("Preparing its Python and Ansible in %s ..." % ENVIRONMENT, flush=True)
+    os.makedirs(STATE + "/deploy", exist_ok=True)
+    complete = ENVIRONMENT + "/complete"
+    with open(ENVIRONMENT + ".lock", "a") as guard:
+        signal.signal(signal.SIGALRM, lambda *_: stop("another deployment holds %s.lock" % ENVIRONMENT, "run it later"))
+        signal.alarm(900)
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        signal.alarm(0)
+        if os.path.exists(complete) and read(complete, 200) == mark:
+            return
+        try:
+            make_environment(entries, lock, *projects)
+            with open(complete, "xb") as file:
+                file.write(mark)
+        finally:
+            if not os.path.exists(complete):
+                shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+
+def main():
+    entries, digest = verify()
+    try:
+        have_environment(entries, ("%s %s\n" % (PYTHON, digest)).encode())
+    except OSError as error:
+        stop("its Python could not be installed below %s (%s)" % (ENVIRONMENT, error), "mend that and run it again")
+    os.chdir(ENVIRONMENT)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    places = {"FLEET_RELEASE": RELEASE, "FLEET_STATE_DIR": STATE, "FLEET_ETC": ETC}
+    wishes = {"FLEET_ALLOW_DOWNGRADE": os.environ.get("TRAILCURRENT_ALLOW_DOWNGRADE") or "no"}
+    ansible = {"CONFIG": "ansible.cfg", "HOME": "ansible", "COLLECTIONS_PATH": "collections"}
+    ansible = {"ANSIBLE_" + name: ENVIRONMENT + "/" + path for name, path in ansible.items()}
+    command = [ENVIRONMENT + "/python/bin/ansible-playbook", "--inventory", "localhost,", "trailcurrent.fleet.deploy"]
+    os.execve(command[0], command, {**SETTINGS, **ansible, **places, **wishes})
 
 try:
     main()
 except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:
-    stop("it cannot be read (%s)" % ascii(str(error)))
+    stop("it cannot be read (%s)" % error)
 END
-
-# Its own Ansible, from its own wheels: pip holds them against the hashes of the lock once more.
-make_environment() {
-    rm -rf "$environment" && mkdir -p "$environment/collections/ansible_collections/trailcurrent/fleet" || return
-    "$python" -I -m venv --without-pip "$environment/python" &&
-        "$environment/python/bin/python" -I -m ensurepip --default-pip &&
-        "$environment/python/bin/python" -I -m pip --isolated install --quiet --no-index --no-deps --no-cache-dir \
-            --disable-pip-version-check --require-hashes --only-binary :all: --find-links "$release/wheels" \
-            --requirement "$release/wheels/requirements-$minor.lock" &&
-        tar -xzf "$1" --no-same-owner -C "$environment/collections/ansible_collections/trailcurrent/fleet" &&
-        : >"$environment/ansible.cfg" && sync -f "$environment" && echo "$mark" >"$environment/complete"
 }
 
-# One at a time: a second deploy.sh waits here, and finds it made.
-have_environment() {
-    flock -w 900 9 || { echo "another deployment holds $environment.lock"; return 1; }
-    [ "$(cat "$environment/complete" 2>/dev/null)" = "$mark" ] && return
-    make_environment "$1" || { rm -rf "$environment"; return 1; }
-}
-
-mark="$minor $(sha256sum <"$release/manifest.json")"
-"$python" -I -c 'import venv; from ensurepip import bootstrap' 2>/dev/null ||
-    fail "$python cannot make virtual environments; install Debian's package python3-venv"
-set -- "$release"/project/trailcurrent-fleet-*.tar.gz
-[ $# = 1 ] && [ -f "$1" ] && [ -f "$release/wheels/requirements-$minor.lock" ] ||
-    fail "it does not carry its own playbooks and the Python for them; build it with the payload"
-mkdir -p "$state/deploy" 2>/dev/null || fail "$state cannot be written; run it as the user whose folder that is"
-echo "Preparing its Python and Ansible in $environment ..."
-said=$(have_environment "$1" 2>&1 9>"$environment.lock") || {
-    said=$(echo "$said" | grep . | tail -n 1)
-    fail "its Python could not be installed below $environment ($said); mend that and run it again"
-}
-
-# Nothing of the caller's settings, and no ansible.cfg but an empty one.
-cd "$environment" || fail "$environment cannot be entered"
-exec env -i HOME="$HOME" PATH="$PATH" LC_ALL=C.UTF-8 ANSIBLE_CONFIG="$environment/ansible.cfg" \
-    ANSIBLE_HOME="$environment/ansible" ANSIBLE_COLLECTIONS_PATH="$environment/collections" \
-    FLEET_RELEASE="$release" FLEET_STATE_DIR="$state" FLEET_ETC="$etc" \
-    "$environment/python/bin/ansible-playbook" --inventory localhost, trailcurrent.fleet.deploy
+main "$@"; exit
