@@ -21,7 +21,9 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Nothing is written, signed or unpacked; what would change is known from the contents.
+    details:
+      - Nothing is written, signed or unpacked but O(cache); what would change is known from the contents.
+      - An image that C(bundle.yml) has built is built by its engine nevertheless, without a name.
   diff_mode:
     support: full
     details: Lists the files of both releases.

@@ -6,8 +6,6 @@ of it is on the disk. A build that is killed leaves no half bundle, and the next
 
 from __future__ import annotations
 
-import base64
-import binascii
 import collections.abc
 import dataclasses
 import hashlib
@@ -18,6 +16,7 @@ import typing as t
 from ..errors import FleetError, InputError
 from ..formats.bundle_zip import Layout, Placed, lay_out
 from ..formats.manifest import (
+    DEPLOY_NAME,
     MANIFEST_LIMIT,
     SIGNATURE_LIMIT,
     STORED,
@@ -33,18 +32,20 @@ from ..formats.manifest import (
 )
 from ..formats.sshsig import parse_signature
 from ..links import signature
-from ..links.deflate import LEVELS, check_library
+from ..links.deflate import LEVELS, check_library, other_library
 from . import zip_file
 from .gather import Content, Gathered, gather
 from .packing import Parts, pack
 from .parallel import Progress, silent
 from .parts import PartStore, part_store
-from .scratch import scratch_folder
+from .scratch import scratch_folder, writing
 from .source import Source
 
 DEFAULT_LEVEL: t.Final = 9
 DISK_BLOCK: t.Final = 4096  # bytes; what a file takes at least on the Pi's ext4
 MEBIBYTE: t.Final = 1024 * 1024
+
+Warn = collections.abc.Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Built:
     size: int
 
 
+def _unheard(sentence: str) -> None:
+    """A warning that nobody hears."""
+
+
 def build(
     source: Source,
     destination: pathlib.Path,
@@ -72,6 +77,7 @@ def build(
     level: int = DEFAULT_LEVEL,
     cache: pathlib.Path | None = None,
     progress: Progress = silent,
+    warn: Warn = _unheard,
     check: bool = False,
 ) -> Built:
     """Have the bundle of ``source`` at ``destination``, which is not touched when it is that very bundle already.
@@ -80,23 +86,29 @@ def build(
     :param key: what to sign with; without one, a signature that is there and true of the manifest is kept
     :param level: of compression, 1 to 9
     :param cache: where compressed parts are kept for the next build; it may be used by several builds at once
-    :param progress: called with what is done (``hashing``, ``compressing``, ``writing``), bytes done and bytes in all
-    :param check: say what would be, and write nothing but ``cache``
+    :param progress: called with what is done (``building image …``, ``reading image …``, ``hashing``, ``compressing``,
+        ``comparing``, ``writing``), bytes done and bytes in all, both 0 where nobody knows them
+    :param warn: called with a sentence when the bytes may differ from those built elsewhere
+    :param check: say what would be, and write nothing but ``cache``; an engine builds its images nevertheless
     :raises FleetError: what ``gather``, ``pack`` and ``signature.sign`` raise; ``state_unwritable``, ``disk_full``,
         ``requirement_unmet``, ``invalid_option``
     """
     check_library()
     if level not in LEVELS:
         raise InputError("invalid_option", f"a bundle cannot be compressed at level {level}; give 1 to {LEVELS[-1]}")
+    signer = None if key is None else _Key(key, signature.public_key(key))
+    if other_library():
+        warn(other_library())
     name = bundle_name(source.version)
-    path = (destination / name if destination.is_dir() else destination).absolute()
+    with writing(destination):
+        path = (destination / name if destination.is_dir() else destination).absolute()
     with scratch_folder(_workplace(path, cache, check=check), path.name) as scratch:
-        found = gather(source, scratch)
+        found = gather(source, scratch, progress)
         with part_store(cache or scratch, level) as store:
             parts = pack([*found.contents, found.deploy], store, level, progress)
             manifest = _manifest(source, found, parts)
-            bundle = _Bundle(manifest, found, parts, store)
-            return bundle.put(path, scratch / name, key, progress, check=check)
+            bundle = _Bundle(manifest, found, parts, store, progress)
+            return bundle.put(path, scratch / name, signer, check=check)
 
 
 def _workplace(path: pathlib.Path, cache: pathlib.Path | None, *, check: bool) -> pathlib.Path:
@@ -104,28 +116,37 @@ def _workplace(path: pathlib.Path, cache: pathlib.Path | None, *, check: bool) -
     return (cache or pathlib.Path(tempfile.gettempdir())) if check else path.parent
 
 
+class _Key(t.NamedTuple):
+    """What to sign with, and whose signatures these are."""
+
+    path: pathlib.Path
+    public: bytes
+
+
 class _Bundle:
     """A manifest with what its zip is written from."""
 
-    def __init__(self, manifest: Manifest, found: Gathered, parts: Parts, store: PartStore) -> None:
+    def __init__(self, manifest: Manifest, found: Gathered, parts: Parts, store: PartStore, progress: Progress) -> None:
         self._manifest = manifest
         self._encoded = _encode(manifest)
-        self._contents = {content.path: content for content in [*found.contents, found.deploy]}
+        # By their names in the zip: the script at its root is another file than what a release may have by its name.
+        self._contents = {f"{manifest.folder}/{content.path}": content for content in found.contents}
+        self._contents[DEPLOY_NAME] = found.deploy
         self._parts = parts
         self._store = store
+        self._progress = progress
 
-    def put(
-        self, path: pathlib.Path, scratch: pathlib.Path, key: pathlib.Path | None, progress: Progress, *, check: bool
-    ) -> Built:
+    def put(self, path: pathlib.Path, scratch: pathlib.Path, key: _Key | None, *, check: bool) -> Built:
         """Have it at ``path``, by way of ``scratch``."""
         old = self._old_signature(path)
         signed = self._sign(old, key, check=check)
         layout = lay_out(self._manifest, self._encoded, signed)
         own = [self._encoded, *([signed] if signed is not None else [])]
-        sha256 = None if check and key and signed is None else zip_file.digest_if_same(path, layout, own)
+        unsigned = key is not None and signed is None
+        sha256 = None if unsigned else zip_file.digest_if_same(path, layout, own, self._progress)
         changed = sha256 is None
         if changed and not check:
-            sha256 = self._write(path, scratch, layout, own, progress)
+            sha256 = self._write(path, scratch, layout, own)
         return Built(path, self._manifest, sha256, changed, bool(signed or key), layout.size)
 
     def _old_signature(self, path: pathlib.Path) -> bytes | None:
@@ -139,15 +160,11 @@ class _Bundle:
             return None
         return head.signature
 
-    def _sign(self, old: bytes | None, key: pathlib.Path | None, *, check: bool) -> bytes | None:
+    def _sign(self, old: bytes | None, key: _Key | None, *, check: bool) -> bytes | None:
         """The old signature where it is one by ``key``: some keys sign differently each time, some want a touch."""
-        public = None if key is None else _public_key(key)
-        if key is None or (old is not None and _signer(old) == public):
+        if key is None or (old is not None and parse_signature(old, "the signature").public_key == key.public):
             return old
-        if check:
-            return old if public is None else None
-        new = signature.sign(self._encoded, key)
-        return old if old is not None and _signer(old) == _signer(new) else new
+        return None if check else signature.sign(self._encoded, key.path)
 
     def _write(
         self,
@@ -155,36 +172,20 @@ class _Bundle:
         scratch: pathlib.Path,
         layout: Layout,
         own: collections.abc.Sequence[bytes],
-        progress: Progress,
     ) -> str:
         heads = {placed.name: data for placed, data in zip(layout.entries, own, strict=False)}
 
         def data_of(placed: Placed) -> collections.abc.Iterator[bytes]:
             if placed.name in heads:
                 return iter([heads[placed.name]])
+            content = self._contents[placed.name]
             if placed.entry.method == STORED:
-                return self._contents[placed.entry.path].blocks()
-            return self._store.blocks(self._parts[placed.entry.path])
+                return content.blocks()
+            return self._store.blocks(self._parts[content])
 
-        sha256 = zip_file.write_zip(scratch, layout, data_of, progress)
+        sha256 = zip_file.write_zip(scratch, layout, data_of, self._progress)
         zip_file.publish(scratch, path)
         return sha256
-
-
-def _signer(armoured: bytes) -> bytes:
-    return parse_signature(armoured, "the signature").public_key
-
-
-def _public_key(key: pathlib.Path) -> bytes | None:
-    """The public key of ``key``, where it is one or has one beside it; None: only a signature tells."""
-    for path in (key, key.with_name(f"{key.name}.pub")):
-        try:
-            with path.expanduser().open("rb") as file:
-                words = file.read(SIGNATURE_LIMIT).split(None, 2)
-            return base64.b64decode(words[1], validate=True)
-        except (OSError, IndexError, binascii.Error):
-            continue
-    return None
 
 
 def _encode(manifest: Manifest) -> bytes:
@@ -214,7 +215,7 @@ def _manifest(source: Source, found: Gathered, parts: Parts) -> Manifest:
             released=source.released,
             oldest_version=source.oldest_version,
             database_one_way=source.database_one_way,
-            requires=Requirements(source.os, source.python, source.architectures, 0, 0, 0),
+            requires=Requirements(source.os, source.python, found.architectures, 0, 0, 0),
             images=_images(found),
             firmware=_firmware(found),
             deploy=_entry(found.deploy, parts),
@@ -224,7 +225,7 @@ def _manifest(source: Source, found: Gathered, parts: Parts) -> Manifest:
 
 
 def _entry(content: Content, parts: Parts) -> FileEntry:
-    return parts[content.path].entry(content.path, content.mode)
+    return parts[content].entry(content.path, content.mode)
 
 
 def _check_digests(found: Gathered, parts: Parts) -> None:
@@ -235,7 +236,7 @@ def _check_digests(found: Gathered, parts: Parts) -> None:
     judged = {item.path: item.image.sha256 for item in found.firmware}
     judged |= {layer_path(layer.digest): layer.digest for image in found.images for layer in image.layers}
     for content in found.contents:
-        if judged.get(content.path, parts[content.path].sha256) != parts[content.path].sha256:
+        if judged.get(content.path, parts[content].sha256) != parts[content].sha256:
             raise content.changed()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import fnmatch
 import hashlib
@@ -12,17 +13,20 @@ import stat
 import typing as t
 
 from ..errors import InputError
-from ..formats.manifest import DEPLOY_NAME, config_path, layer_path
+from ..formats.manifest import ARCHITECTURES, DEPLOY_NAME, config_path, layer_path
 from ..formats.release_path import check_paths
 from ..links.deflate import BLOCK
 from ..text import printable
 from . import firmware, images
-from .source import SOURCE_NAME, Source
+from .parallel import Progress, silent
+from .source import DEFAULT_EXCLUDE, SOURCE_NAME, Source
 
 COMPOSE_NAME: t.Final = "docker-compose.yml"
 VERSION_MARK: t.Final = b"@VERSION@"
 """What stands for the release's version in deploy.sh."""
 PLAIN, RUNNABLE = 0o644, 0o755
+PAYLOAD: t.Final = ("wheels", "project")
+"""Folders that this project makes itself, whole: what a plan excludes is meant for the operator's own."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,11 +51,8 @@ class Content:
         if self.file is None:
             yield from (self.data[start : start + BLOCK] for start in range(0, self.size, BLOCK))
             return
-        try:
-            with self.file.open("rb", buffering=0) as file:
-                yield from self._read(file.fileno())
-        except OSError as error:
-            raise missing(self.file, self.path, os.strerror(error.errno or 0)) from error
+        with _reading(self.file, self.path), self.file.open("rb", buffering=0) as file:
+            yield from self._read(file.fileno())
 
     def _read(self, handle: int) -> collections.abc.Iterator[bytes]:
         if self.offset is None and os.fstat(handle).st_size != self.size:
@@ -75,18 +76,23 @@ class Content:
 
 @dataclasses.dataclass(frozen=True)
 class Gathered:
-    """All that goes into a bundle; ``contents`` in the manifest's order, without ``deploy``."""
+    """All that goes into a bundle; ``contents`` in the manifest's order, without ``deploy``.
+
+    :param architectures: that every image runs on, as ``uname -m`` has them
+    """
 
     deploy: Content
     contents: list[Content]
     images: list[images.CollectedImage]
     firmware: list[firmware.CollectedFirmware]
+    architectures: tuple[str, ...]
 
 
-def gather(source: Source, scratch: pathlib.Path) -> Gathered:
+def gather(source: Source, scratch: pathlib.Path, progress: Progress = silent) -> Gathered:
     """Find all files of a bundle, have its images brought and its firmware judged.
 
     :param scratch: a folder for what images are unpacked to; it must live as long as the contents are read
+    :param progress: called with what is done to which image, as ``images.collect`` says
     :raises FleetError: ``source_missing``, ``source_invalid``, ``unsafe_path``, ``disk_full``, and what
         ``images.collect`` and ``firmware.collect`` raise
     """
@@ -95,11 +101,31 @@ def gather(source: Source, scratch: pathlib.Path) -> Gathered:
     check_paths([content.path for content in contents], SOURCE_NAME)  # before minutes go into images
     deploy = _deploy(source)
     found_images = [
-        images.collect(spec, scratch, source.base, source.version, source.architectures) for spec in source.images
+        images.collect(
+            spec, scratch, source.base, source.version, architectures=source.architectures, progress=progress
+        )
+        for spec in source.images
     ]
+    architectures = source.architectures or _common_architectures(found_images)
     contents += _image_files(found_images)
     check_paths([content.path for content in contents], SOURCE_NAME)
-    return Gathered(deploy, sorted(contents, key=lambda content: content.path), found_images, found_firmware)
+    contents.sort(key=lambda content: content.path)
+    return Gathered(deploy, contents, found_images, found_firmware, architectures)
+
+
+def _common_architectures(found: collections.abc.Sequence[images.CollectedImage]) -> tuple[str, ...]:
+    """What all services run on; every Pi where there are none."""
+    kinds = {image.service: image.architecture for image in found}
+    common = sorted(machine for machine, name in ARCHITECTURES.items() if set(kinds.values()) <= {name})
+    if not common:
+        listed = ", ".join(f"{service} is for {kind}" for service, kind in sorted(kinds.items()))
+        raise InputError(
+            "image_architecture",
+            f"No machine can run this release: of its services, {listed}, and `requires.architectures` of {SOURCE_NAME}"
+            " does not say which; build all of them for the same, such as `linux/arm64`.",
+            services=kinds,
+        )
+    return tuple(common)
 
 
 def _collect_firmware(source: Source) -> list[firmware.CollectedFirmware]:
@@ -113,7 +139,8 @@ def _plain_files(source: Source) -> collections.abc.Iterator[Content]:
     if source.compose:
         yield _whole(source.base / source.compose, COMPOSE_NAME)
     for name, folder in source.folders.items():
-        yield from walk(source.base / folder, name, source.base, source.exclude)
+        exclude = DEFAULT_EXCLUDE if name in PAYLOAD else source.exclude
+        yield from walk(source.base / folder, name, source.base, exclude)
     for spec in source.files:
         content = _whole(source.base / spec.src, spec.dest)
         yield content if spec.mode is None else dataclasses.replace(content, mode=spec.mode)
@@ -121,7 +148,8 @@ def _plain_files(source: Source) -> collections.abc.Iterator[Content]:
 
 def _deploy(source: Source) -> Content:
     _whole(source.deploy, DEPLOY_NAME)
-    data = source.deploy.read_bytes().replace(VERSION_MARK, source.version.encode())
+    with _reading(source.deploy, DEPLOY_NAME):
+        data = source.deploy.read_bytes().replace(VERSION_MARK, source.version.encode())
     return Content(DEPLOY_NAME, RUNNABLE, len(data), data=data)
 
 
@@ -139,10 +167,8 @@ def _image_files(found: list[images.CollectedImage]) -> list[Content]:
 
 def _whole(file: pathlib.Path, path: str) -> Content:
     """All of a file that bundle.yml names."""
-    try:
+    with _reading(file, path):
         status = file.stat()
-    except OSError as error:
-        raise missing(file, path, os.strerror(error.errno or 0)) from error
     if not stat.S_ISREG(status.st_mode):
         raise missing(file, path, "it is no regular file")
     return Content(path, RUNNABLE if status.st_mode & stat.S_IXUSR else PLAIN, status.st_size, file)
@@ -157,9 +183,10 @@ def walk(
     :param exclude: patterns of fnmatch, for one component of a path each
     :raises InputError: ``source_missing``, ``unsafe_path``
     """
-    if not folder.is_dir():
-        raise missing(folder, name, "it is no folder")
-    walker = _Walker((folder.resolve(), base.resolve()), tuple(exclude))
+    with _reading(folder, name):
+        if not folder.is_dir():
+            raise missing(folder, name, "it is no folder")
+        walker = _Walker((folder.resolve(), base.resolve()), tuple(exclude))
     yield from walker.files(folder, name, ())
 
 
@@ -175,10 +202,8 @@ class _Walker:
         real = folder.resolve()
         if real in above:
             raise _unsafe(folder, "is a link to a folder that it lies in")
-        try:
+        with _reading(folder, path):
             names = sorted(entry.name for entry in folder.iterdir())
-        except OSError as error:
-            raise missing(folder, path, os.strerror(error.errno or 0)) from error
         for name in names:
             if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self._exclude):
                 yield from self._entry(folder / name, f"{path}/{name}", (*above, real))
@@ -186,11 +211,14 @@ class _Walker:
     def _entry(
         self, file: pathlib.Path, path: str, above: tuple[pathlib.Path, ...]
     ) -> collections.abc.Iterator[Content]:
-        if file.is_symlink():
-            self._check_link(file)
-        if file.is_dir():
+        with _reading(file, path):
+            if file.is_symlink():
+                self._check_link(file)
+            is_folder = file.is_dir()
+            is_file = not is_folder and file.is_file()
+        if is_folder:
             yield from self.files(file, path, above)
-        elif file.is_file():
+        elif is_file:
             yield _whole(file, path)
         else:
             raise _unsafe(file, "is neither a file nor a folder")
@@ -207,6 +235,15 @@ class _Walker:
 def _unsafe(file: pathlib.Path, seen: str) -> InputError:
     shown = printable(str(file))
     return InputError("unsafe_path", f"{shown} {seen}; put the file itself there, or exclude it.", path=shown)
+
+
+@contextlib.contextmanager
+def _reading(file: pathlib.Path, path: str) -> collections.abc.Iterator[None]:
+    """Says which file cannot be read, and why. :raises InputError: ``source_missing``"""
+    try:
+        yield
+    except OSError as error:
+        raise missing(file, path, os.strerror(error.errno or 0)) from error
 
 
 def missing(file: pathlib.Path, path: str, seen: str) -> InputError:

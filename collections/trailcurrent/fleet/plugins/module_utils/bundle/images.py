@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections.abc
-import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import os
@@ -22,12 +23,13 @@ from ..formats.manifest import ARCHITECTURES, ImageEntry, config_path, layer_pat
 from ..formats.release_path import check_path
 from ..links.container_engine import check_name, find_engine
 from ..text import printable
+from .parallel import Advance, Progress, Task, run, silent
+from .scratch import FULL, cause
 
 CHUNK: t.Final = 1024 * 1024  # bytes in memory at a time, of each layer under way
 TAG_DIGITS: t.Final = 16  # of the configuration's digest; as all releases on a Pi are told apart
 _GUNZIP: t.Final = 16 + zlib.MAX_WBITS  # zlib's own notation for gzip
 _SERVICE: t.Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")  # what can be a part of an image's name
-_ANY: t.Final = tuple(ARCHITECTURES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,29 +88,50 @@ def collect(
     scratch: pathlib.Path,
     base: pathlib.Path,
     version: str,
-    architectures: collections.abc.Collection[str] = _ANY,
+    *,
+    architectures: collections.abc.Collection[str] | None = None,
+    progress: Progress = silent,
 ) -> CollectedImage:
     """The image that ``spec`` names, every layer hashed and found to be the one that its configuration names.
 
     :param scratch: a folder for what an engine saves and for unpacked layers; must live as long as the result is read
     :param base: the folder that the paths in ``spec`` are relative to
     :param version: of the release; what substitutions put in
-    :param architectures: of the Pis, as ``uname -m`` has them
+    :param architectures: that the release is to run on, as ``uname -m`` has them; None: it does not say
+    :param progress: called with ``building``, ``saving``, ``unpacking`` or ``reading image <service>``, and bytes: 0 of
+        0 while an engine works
     :raises InputError: ``source_missing``, ``source_invalid``, ``image_unknown``, ``image_invalid``,
-        ``image_architecture``
+        ``image_architecture``, ``disk_full``
     :raises LinkError: ``engine_unavailable``
     """
     _check_names(spec)
-    path = _archive(spec, scratch, base, version)
-    subject = f"{path.name} of service {spec.service}"
-    with path.open("rb") as file:
-        path = _unpacked(path, scratch, subject) if image_archive.is_gzip(file.read(2)) else path
-    with path.open("rb") as file:
-        image = image_archive.read_image_archive(_reader(file), os.fstat(file.fileno()).st_size, subject)
-    _check_architecture(image.architecture, architectures, spec)
-    return CollectedImage(
-        spec.service, spec.name, image.architecture, image.config, _layers(image, path, scratch, subject)
-    )
+    with _sentences(spec, scratch):
+        path = _archive(spec, scratch, base, version, progress)
+        subject = f"{path.name} of service {spec.service}"
+        with path.open("rb") as file:
+            compressed = image_archive.is_gzip(file.read(2))
+        path = _unpacked(path, scratch, subject, _phase("unpacking", spec), progress) if compressed else path
+        with path.open("rb") as file:
+            image = image_archive.read_image_archive(_reader(file), os.fstat(file.fileno()).st_size, subject)
+        _check_architecture(image.architecture, architectures, spec)
+        layers = _layers(image, _Place(path, scratch, subject), _phase("reading", spec), progress)
+    return CollectedImage(spec.service, spec.name, image.architecture, image.config, layers)
+
+
+def _phase(act: str, spec: ImageSpec) -> str:
+    return f"{act} image {spec.service}"
+
+
+@contextlib.contextmanager
+def _sentences(spec: ImageSpec, scratch: pathlib.Path) -> collections.abc.Iterator[None]:
+    """Says what of an image cannot be read or kept. :raises InputError: ``source_missing``, ``disk_full``"""
+    try:
+        yield
+    except OSError as error:
+        number, file, why = cause(error)
+        if number in FULL:
+            raise _no_room(spec, scratch, why) from error
+        raise _missing(spec, f"{file} cannot be read: {why}") from error
 
 
 def pinned_name(image: ImageEntry) -> str:
@@ -189,7 +212,9 @@ def _check_names(spec: ImageSpec) -> None:
     check_name(spec.name)
 
 
-def _archive(spec: ImageSpec, scratch: pathlib.Path, base: pathlib.Path, version: str) -> pathlib.Path:
+def _archive(
+    spec: ImageSpec, scratch: pathlib.Path, base: pathlib.Path, version: str, progress: Progress
+) -> pathlib.Path:
     """The archive of the image, from wherever it comes."""
     if spec.tar is not None:
         path = base / spec.tar
@@ -199,12 +224,15 @@ def _archive(spec: ImageSpec, scratch: pathlib.Path, base: pathlib.Path, version
     # In a folder of its own: engines make the file themselves, and a service may have an image per architecture.
     path = pathlib.Path(tempfile.mkdtemp(dir=scratch)) / f"{spec.service}.tar"
     if spec.build is None:
+        progress(_phase("saving", spec), 0, 0)
         find_engine(spec.engine, spec.name).save(spec.name, path)
         return path
+    progress(_phase("building", spec), 0, 0)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         context = _context(spec, spec.build, pathlib.Path(folder), base, version)
         engine = find_engine(spec.engine)
         identifier = engine.build(spec.name, context, spec.build.file, spec.build.platform, spec.build.arguments)
+    progress(_phase("saving", spec), 0, 0)
     engine.save(identifier, path)
     return path
 
@@ -259,65 +287,84 @@ def _missing(spec: ImageSpec, seen: str) -> InputError:
     )
 
 
-def _check_architecture(found: str, architectures: collections.abc.Collection[str], spec: ImageSpec) -> None:
-    wanted = [ARCHITECTURES.get(machine, machine) for machine in architectures]
-    if found not in wanted:
-        raise InputError(
-            "image_architecture",
-            f"The image {spec.name} of service {spec.service} cannot go into the bundle: it is for {printable(found)}, "
-            f"and the Pis are {' or '.join(sorted(wanted))}; build it for `linux/{min(wanted, default='arm64')}`.",
-            service=spec.service,
-            architecture=printable(found),
-        )
+def _check_architecture(found: str, wanted: collections.abc.Collection[str] | None, spec: ImageSpec) -> None:
+    """Whether the image runs on all machines that the release is to run on: a service has one image."""
+    machines = {machine: name for machine, name in ARCHITECTURES.items() if wanted is None or machine in wanted}
+    runs = found in machines.values() if wanted is None else [found] == list(machines.values())
+    if runs:
+        return
+    other = next((name for name in machines.values() if name != found), "arm64")
+    said = "Pis are" if wanted is None else "`requires.architectures` of bundle.yml says"
+    raise InputError(
+        "image_architecture",
+        f"The image {spec.name} of service {spec.service} cannot go into the bundle: it is for {printable(found)}, and"
+        f" {said} {' and '.join(machines)}; build it for `linux/{other}`, or require only what every image is for.",
+        service=spec.service,
+        architecture=printable(found),
+    )
 
 
-def _layers(
-    image: image_archive.ArchivedImage, path: pathlib.Path, scratch: pathlib.Path, subject: str
-) -> list[LayerFile]:
+class _Place(t.NamedTuple):
+    """Where an archive is, where its layers are unpacked, and what errors call it."""
+
+    path: pathlib.Path
+    scratch: pathlib.Path
+    subject: str
+
+
+def _layers(image: image_archive.ArchivedImage, place: _Place, phase: str, progress: Progress) -> list[LayerFile]:
     """All layers checked, on all cores; one that comes twice is read once."""
     distinct = {layer.diff_id: layer for layer in image.layers}
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda layer: _layer(layer, path, scratch, subject), distinct.values())
-        files = dict(zip(distinct, found, strict=True))
+    files: dict[str, LayerFile] = {}
+
+    def read(layer: image_archive.Layer, advance: Advance) -> None:
+        files[layer.diff_id] = _layer(layer, place, advance)
+
+    tasks = [Task(layer.size, functools.partial(read, layer)) for layer in distinct.values()]
+    run(tasks, phase, sum(layer.size for layer in distinct.values()), progress)
     return [files[layer.diff_id] for layer in image.layers]
 
 
-def _layer(layer: image_archive.Layer, path: pathlib.Path, scratch: pathlib.Path, subject: str) -> LayerFile:
-    """The layer where it lies, or unpacked in ``scratch``."""
+def _layer(layer: image_archive.Layer, place: _Place, advance: Advance) -> LayerFile:
+    """The layer where it lies, or unpacked in the scratch folder."""
+    chunks = _chunks(place.path, layer.offset, layer.size, place.subject, advance)
     if layer.gzipped:
-        target = pathlib.Path(tempfile.mkdtemp(dir=scratch)) / f"{layer.diff_id}.tar"
-        found, size = _gunzip(path, layer.offset, layer.size, target, subject)
+        target = pathlib.Path(tempfile.mkdtemp(dir=place.scratch)) / f"{layer.diff_id}.tar"
+        found, size = _gunzip(chunks, target, place.subject)
         result = LayerFile(layer.diff_id, target, 0, size)
     else:
-        found = _sha256(_chunks(path, layer.offset, layer.size, subject))
-        result = LayerFile(layer.diff_id, path, layer.offset, layer.size)
+        found = _sha256(chunks)
+        result = LayerFile(layer.diff_id, place.path, layer.offset, layer.size)
     if found != layer.diff_id:
         seen = f"a layer has the SHA-256 {found[:16]}…, and its configuration names {layer.diff_id[:16]}…"
-        raise image_archive.unusable(subject, seen)
+        raise image_archive.unusable(place.subject, seen)
     return result
 
 
-def _unpacked(path: pathlib.Path, scratch: pathlib.Path, subject: str) -> pathlib.Path:
+def _unpacked(path: pathlib.Path, scratch: pathlib.Path, subject: str, phase: str, progress: Progress) -> pathlib.Path:
     """A whole archive that was compressed, unpacked."""
     target = pathlib.Path(tempfile.mkdtemp(dir=scratch)) / "unpacked.tar"
-    _gunzip(path, 0, path.stat().st_size, target, subject)
+    size = path.stat().st_size
+
+    def work(advance: Advance) -> None:
+        _gunzip(_chunks(path, 0, size, subject, advance), target, subject)
+
+    run([Task(size, work)], phase, size, progress)
     return target
 
 
-def _gunzip(path: pathlib.Path, offset: int, size: int, target: pathlib.Path, subject: str) -> tuple[str, int]:
+def _gunzip(chunks: collections.abc.Iterator[bytes], target: pathlib.Path, subject: str) -> tuple[str, int]:
     """Unpack a part of a file; the SHA-256 and the size of what came out."""
     digest = hashlib.sha256()
     with target.open("wb") as out:
         try:
-            for chunk in _inflate(_chunks(path, offset, size, subject)):
+            for chunk in _inflate(chunks):
                 digest.update(chunk)
                 out.write(chunk)
                 if out.tell() > image_archive.LAYER_LIMIT:
                     raise ValueError(f"it unpacks to more than {image_archive.LAYER_LIMIT} bytes")
         except (zlib.error, ValueError) as error:
             raise image_archive.unusable(subject, f"what it has compressed is damaged ({error})") from error
-        except OSError as error:
-            raise _no_room(target, error) from error
         return digest.hexdigest(), out.tell()
 
 
@@ -335,11 +382,12 @@ def _inflate(chunks: collections.abc.Iterator[bytes]) -> collections.abc.Iterato
         raise ValueError("it ends too early")
 
 
-def _no_room(target: pathlib.Path, error: OSError) -> InputError:
+def _no_room(spec: ImageSpec, scratch: pathlib.Path, why: str) -> InputError:
     return InputError(
         "disk_full",
-        f"{target.parent} cannot take an unpacked layer: {error.strerror}; free space there, or name another folder.",
-        path=str(target.parent),
+        f"{scratch} cannot take the image of service {spec.service} while it is read: {printable(why)}; free space on"
+        " that disk, or name another folder.",
+        path=str(scratch),
     )
 
 
@@ -348,7 +396,9 @@ def _reader(file: t.BinaryIO) -> tar_archive.Read:
     return lambda offset, size: os.pread(descriptor, size, offset)
 
 
-def _chunks(path: pathlib.Path, offset: int, size: int, subject: str) -> collections.abc.Iterator[bytes]:
+def _chunks(
+    path: pathlib.Path, offset: int, size: int, subject: str, advance: Advance
+) -> collections.abc.Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(offset)
         left = size
@@ -357,6 +407,7 @@ def _chunks(path: pathlib.Path, offset: int, size: int, subject: str) -> collect
             if not chunk:
                 raise image_archive.unusable(subject, "it became shorter while it was read")
             left -= len(chunk)
+            advance(len(chunk))
             yield chunk
 
 

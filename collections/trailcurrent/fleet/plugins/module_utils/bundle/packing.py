@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import contextlib
 import functools
@@ -9,19 +10,19 @@ import hashlib
 import typing as t
 import zlib
 
-from ..links.deflate import BLOCK, Blocks, Deflater, Pieces, deflate
+from ..errors import FleetError
+from ..links.deflate import BLOCK, MOST_WORKERS, Blocks, Deflater, Pieces, deflate
 from .gather import Content
 from .parallel import Advance, Progress, Task, run, silent
 from .parts import Part, PartStore, stored
 
 LEAST_GAIN: t.Final = 3  # percent; for less, a Pi would inflate what was compressed already
-LARGE: t.Final = (
-    8 * BLOCK
-)  # bytes from which one content is compressed on several cores; smaller ones beside each other
+LARGE: t.Final = 8 * BLOCK  # bytes from which one content is compressed on several cores
+STREAMS: t.Final = 3  # of those at a time: their readers keep all cores busy, and each holds blocks in memory
 
 Compress = collections.abc.Callable[[Blocks], Pieces]
-Parts = dict[str, Part]
-"""Path in the release -> what stands for it."""
+Parts = dict[Content, Part]
+"""Each content with what stands for it. Not by path: deploy.sh lies beside the release and could lie in it."""
 
 
 def pack(
@@ -35,21 +36,45 @@ def pack(
     with Deflater(level) as deflater:
         packer = _Packer(store, deflater)
         known = [content for content in contents if store.may_have(content.size)]
-        _run_all(known, packer.look_up, "hashing", progress)
-        left = [content for content in contents if content.path not in packer.parts]
-        _run_all(left, packer.squeeze, "compressing", progress)
+        _run_all([Task(one.size, functools.partial(packer.look_up, one)) for one in known], known, "hashing", progress)
+        left = [content for content in contents if content not in packer.parts]
+        _run_all(_squeezing(packer, left), left, "compressing", progress)
     return packer.parts
 
 
-def _run_all(
-    contents: collections.abc.Sequence[Content],
-    work: collections.abc.Callable[[Content, Advance], None],
-    phase: str,
-    progress: Progress,
-) -> None:
-    total = sum(content.size for content in contents)
-    if contents:
-        run([Task(content.size, functools.partial(work, content)) for content in contents], phase, total, progress)
+def _run_all(tasks: list[Task], contents: list[Content], phase: str, progress: Progress) -> None:
+    if tasks:
+        run(tasks, phase, sum(content.size for content in contents), progress)
+
+
+def _squeezing(packer: _Packer, contents: list[Content]) -> list[Task]:
+    """Small contents beside each other first, then the large ones in some streams that share all cores."""
+    ranked = sorted(contents, key=lambda content: -content.size)
+    large = collections.deque(content for content in ranked if content.size >= LARGE)
+    small = collections.deque(content for content in ranked if content.size < LARGE)
+
+    def work(queues: collections.abc.Sequence[collections.deque[Content]], advance: Advance) -> None:
+        for queue in queues:
+            while content := _next(queue):
+                try:
+                    packer.squeeze(content, advance)
+                except FleetError:  # nothing that is left can matter
+                    small.clear()
+                    large.clear()
+                    raise
+
+    count = min(MOST_WORKERS, len(contents))
+    return [
+        Task(0, functools.partial(work, [small, large] if number < STREAMS else [small])) for number in range(count)
+    ]
+
+
+def _next(queue: collections.deque[Content]) -> Content | None:
+    """What is left, for one of several threads that ask."""
+    try:
+        return queue.popleft()
+    except IndexError:
+        return None
 
 
 class _Packer:
@@ -66,12 +91,12 @@ class _Packer:
         found = reading.result()
         part = self._store.find(found.sha256, found.size, found.crc32)
         if part is not None:
-            self.parts[content.path] = part
+            self.parts[content] = part
 
     def squeeze(self, content: Content, advance: Advance) -> None:
         """Compress what it has not."""
-        reading = _Reading(content, advance)
         compress = self._deflater.deflate if content.size >= LARGE else self._alone
+        reading = _Reading(content, advance)
         with self._store.draft() as draft:
             with contextlib.closing(compress(reading.blocks)) as pieces:
                 for number, piece in enumerate(pieces):
@@ -81,7 +106,7 @@ class _Packer:
             for _block in reading.blocks:  # what a break left over
                 pass
             pays = draft.size > 0 and _pays(content.size, draft.size)
-            self.parts[content.path] = draft.keep(reading.result(), compressed=pays)
+            self.parts[content] = draft.keep(reading.result(), compressed=pays)
 
     def _alone(self, blocks: Blocks) -> Pieces:
         return deflate(blocks, self._deflater.level)

@@ -20,6 +20,7 @@ import tempfile
 import time
 import typing as t
 
+from ..errors import LinkError
 from ..formats.manifest import DEFLATED, STORED, FileEntry
 from ..links.deflate import BLOCK, LIBRARY
 from .scratch import scratch_folder, writing
@@ -102,11 +103,20 @@ class PartStore:
     def blocks(self, part: Part) -> collections.abc.Iterator[bytes]:
         """The compressed bytes of a part that is here.
 
-        :raises OSError: it cannot be read
+        :raises LinkError: ``state_unwritable`` when somebody took it away
         """
-        with (self._folder / f"{part.sha256}.{part.size}").open("rb", buffering=0) as file:
-            for start in range(0, part.compressed_size, BLOCK):
-                yield os.pread(file.fileno(), min(BLOCK, part.compressed_size - start), _HEAD + start)
+        path = self._folder / f"{part.sha256}.{part.size}"
+        try:
+            with path.open("rb", buffering=0) as file:
+                for start in range(0, part.compressed_size, BLOCK):
+                    yield os.pread(file.fileno(), min(BLOCK, part.compressed_size - start), _HEAD + start)
+        except OSError as error:
+            raise LinkError(
+                "state_unwritable",
+                f"Tried to read {path}, which this build has put there: {os.strerror(error.errno or 0)}; let nobody"
+                " clear that cache meanwhile, and build again.",
+                path=str(path),
+            ) from error
 
 
 class Draft:
@@ -183,7 +193,11 @@ def part_store(cache: pathlib.Path, level: int) -> collections.abc.Iterator[Part
 
 
 def _forget_old(cache: pathlib.Path) -> None:
+    """Other builds do the same, and take their scratch folders away: what is gone meanwhile is what is wanted."""
     oldest = time.time() - KEPT_FOR
-    for part in cache.glob("*/*"):
-        if _NAME.fullmatch(part.name) and part.stat().st_mtime < oldest:
-            part.unlink(missing_ok=True)
+    for folder in [path for path in cache.iterdir() if not path.name.startswith(".")]:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for part in folder.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if _NAME.fullmatch(part.name) and part.stat().st_mtime < oldest:
+                        part.unlink()

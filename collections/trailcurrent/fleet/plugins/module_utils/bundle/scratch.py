@@ -18,6 +18,9 @@ import typing as t
 
 from ..errors import LinkError
 
+FULL: t.Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says when there is no room, of whichever kind."""
+_ERRNO: t.Final = re.compile(r"\[Errno (\d+)\]")  # as OSError writes itself
 _MARK: t.Final = ".fleet-build-"
 _SCRATCH: t.Final = re.compile(r"\..+" + re.escape(_MARK) + r"[a-z0-9_]{8}")
 _FOLDER: t.Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,14 +52,25 @@ def writing(path: pathlib.Path) -> collections.abc.Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        number, _file, reason = cause(error)
+        full = number in FULL
         advice = "free space on that disk" if full else "name a folder that this user may write"
         raise LinkError(
             "disk_full" if full else "state_unwritable",
             f"Tried to write {path}: {reason}; {advice}, and build again.",
             path=str(path),
         ) from error
+
+
+def cause(error: OSError) -> tuple[int, str, str]:
+    """Number (0: none), file and words of an error; of those of a tree (``shutil.Error``), the first one's."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        file, _copy, said = error.args[0][0]
+        match = _ERRNO.search(str(said))
+        number, words = int(match[1]) if match else 0, str(said)
+    else:
+        file, number, words = error.filename or "it", error.errno or 0, str(error)
+    return number, str(file), os.strerror(number) if number else words
 
 
 def _make(parent: pathlib.Path, name: str) -> tuple[pathlib.Path, int]:

@@ -6,10 +6,12 @@ Everything in it is judged here, before anything is read or built; what its file
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
+import time
 import typing as t
 
 from ..errors import FleetError, InputError
@@ -28,10 +30,12 @@ from ..formats.release_path import check_path
 from ..links.yaml_file import read_yaml
 from ..text import printable
 from .images import BuildSpec, ImageSpec, Substitution
+from .trust import BUILD_DATE
 
 SOURCE_NAME: t.Final = "bundle.yml"
 DEFAULT_DEPLOY: t.Final = pathlib.Path(__file__).with_name(DEPLOY_NAME)
 DEFAULT_EXCLUDE: t.Final = ("*.pyc", "__pycache__", ".git")
+"""What no bundle holds; a plan's own patterns are added."""
 DEFAULT_OS: t.Final = ("debian-12", "debian-13")
 DEFAULT_PYTHON: t.Final = ("3.11", "3.13")
 ENGINES: t.Final = ("docker", "podman")
@@ -39,6 +43,7 @@ PLATFORM: t.Final = re.compile(r"linux/[a-z0-9]+(?:/v[0-9])?", re.ASCII)
 SERVICE: t.Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)  # a Compose service that is a DNS name as well
 TEXT_LIMIT: t.Final = 4096  # characters; PATH_MAX of Linux
 COUNTER_LIMIT: t.Final = 1 << 40  # what formats/manifest takes for a number
+AHEAD: t.Final = 366 * 86400  # s; no release is planned for later, and a Pi judges keys by the newest it has seen
 
 _PYTHON: t.Final = re.compile(r"3\.[0-9]{1,2}", re.ASCII)
 _KEYS: t.Final = frozenset(
@@ -74,6 +79,7 @@ class Source:
     """The plan of a bundle. Paths are relative to ``base``, the folder of bundle.yml, or absolute.
 
     :param released: s since the epoch, as in the manifest
+    :param architectures: that each service must run on; None: those that all of them do
     :param folders: folder in the release -> folder here, for what is taken over as it is
     :param exclude: patterns of fnmatch; a file is left out when one of its path's components matches one
     """
@@ -86,7 +92,7 @@ class Source:
     database_one_way: bool
     os: tuple[str, ...]
     python: tuple[str, ...]
-    architectures: tuple[str, ...]
+    architectures: tuple[str, ...] | None
     images: tuple[ImageSpec, ...]
     firmware: FirmwareSpec | None
     compose: str | None
@@ -106,7 +112,9 @@ def read_source(
         this process's own
     :raises InputError: ``source_missing``, ``source_invalid`` (naming the key), ``unsafe_path``
     """
-    file = path / SOURCE_NAME if path.is_dir() else path
+    file = path
+    with contextlib.suppress(OSError):  # what is wrong with it, reading it tells
+        file = path / SOURCE_NAME if path.is_dir() else path
     content = read_yaml(file)
     if not isinstance(content, dict):
         raise _invalid(str(file), "it is no table of keys and values")
@@ -126,7 +134,7 @@ def parse_source(content: Words, base: pathlib.Path, environment: collections.ab
         version=table.version("version"),
         counter=table.number("counter"),
         released=_released(table, environment),
-        oldest_version=table.version("oldest_version") if table.has("oldest_version") else None,
+        oldest_version=_oldest_version(table),
         database_one_way=table.flag("database_one_way"),
         os=requires.texts("os", DEFAULT_OS),
         python=requires.texts("python", DEFAULT_PYTHON, _PYTHON, 'such as "3.11", between quotes'),
@@ -137,12 +145,31 @@ def parse_source(content: Words, base: pathlib.Path, environment: collections.ab
         folders={name: table.text(name) for name in ("config", "local_code", "wheels", "project") if table.has(name)},
         files=tuple(_file(item) for item in table.tables("files", {"src", "dest", "mode"})),
         deploy=base / (table.optional("deploy") or DEFAULT_DEPLOY),
-        exclude=table.texts("exclude", DEFAULT_EXCLUDE),
+        exclude=tuple(dict.fromkeys((*DEFAULT_EXCLUDE, *table.texts("exclude", ())))),
     )
 
 
+def _oldest_version(table: _Table) -> str | None:
+    if not table.has("oldest_version"):
+        return None
+    oldest, version = table.version("oldest_version"), table.version("version")
+    if parse_release_version(oldest) > parse_release_version(version):
+        raise table.invalid("oldest_version", f"{oldest} is later than {version}, which could then follow no release")
+    return oldest
+
+
 def _released(table: _Table, environment: collections.abc.Mapping[str, str]) -> int:
-    """When it is released: a clock's time would make each build another one."""
+    """When it is released, within reason."""
+    released = _time_of_release(table, environment)
+    if released > max(time.time(), BUILD_DATE) + AHEAD:
+        raise table.invalid(
+            "released", "it (or SOURCE_DATE_EPOCH) is more than a year from now; see whether the year is right"
+        )
+    return released
+
+
+def _time_of_release(table: _Table, environment: collections.abc.Mapping[str, str]) -> int:
+    """As the plan or the environment says: a clock's time would make each build another one."""
     if table.has("released"):
         try:
             return parse_time(table.text("released"))
@@ -156,12 +183,16 @@ def _released(table: _Table, environment: collections.abc.Mapping[str, str]) -> 
     return int(epoch)
 
 
-def _architectures(requires: _Table) -> tuple[str, ...]:
-    named = requires.texts("architectures", tuple(sorted(ARCHITECTURES)))
+def _architectures(requires: _Table) -> tuple[str, ...] | None:
+    if not requires.has("architectures"):
+        return None
+    named = requires.texts("architectures", ())
+    if not named:
+        raise requires.invalid("architectures", "it names none: nothing could run this release")
     for name in named:
         if name not in ARCHITECTURES:
             raise requires.invalid("architectures", f"{printable(name)!r} is none of {', '.join(ARCHITECTURES)}")
-    return tuple(sorted(named))
+    return tuple(sorted(set(named)))
 
 
 def _images(table: _Table) -> tuple[ImageSpec, ...]:
@@ -209,8 +240,8 @@ def _firmware(table: _Table) -> FirmwareSpec | None:
 def _file(item: _Table) -> FileSpec:
     dest = item.text("dest")
     check_path(dest, SOURCE_NAME)
-    if dest.lower() in {MANIFEST_NAME, SIGNATURE_NAME}:
-        raise item.invalid("dest", f"{dest!r} is the bundle's own")
+    if dest.lower() in {MANIFEST_NAME, SIGNATURE_NAME, DEPLOY_NAME}:
+        raise item.invalid("dest", f"{dest!r} is the bundle's own (`deploy` names the script that it begins with)")
     return FileSpec(item.text("src"), dest, _mode(item))
 
 

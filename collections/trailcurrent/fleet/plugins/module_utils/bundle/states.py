@@ -106,6 +106,7 @@ def built(options: Options, *, check: bool, diff: bool, progress: Progress, warn
         level=options["level"],
         cache=_path(options["cache"]),
         progress=progress,
+        warn=warn,
         check=check,
     )
     last = _deployed(options, warn) or changes.last_bundle(destination.parent, made.manifest)

@@ -13,7 +13,7 @@ import typing as t
 from ..errors import InputError, LinkError
 from ..formats.bundle_zip import Head, Layout, Placed, read_head
 from ..links.deflate import BLOCK
-from .parallel import Advance, Progress, Task, run
+from .parallel import Advance, Progress, Task, run, silent
 from .scratch import writing
 from .tree import write_all
 
@@ -103,23 +103,27 @@ def head_of(path: pathlib.Path) -> Head | None:
         return None
 
 
-def digest_if_same(path: pathlib.Path, layout: Layout, own: collections.abc.Sequence[bytes]) -> str | None:
+def digest_if_same(
+    path: pathlib.Path, layout: Layout, own: collections.abc.Sequence[bytes], progress: Progress = silent
+) -> str | None:
     """The SHA-256 of the file at ``path`` when it is, byte for byte, what ``layout`` says; None otherwise.
 
     :param own: the content of the first entries, whose digests no manifest has
+    :param progress: called with ``comparing`` and bytes, entry by entry
     """
     try:
         with path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size != layout.size:
                 return None
-            return _compare(file, layout, own)
+            return _compare(file, layout, own, progress)
     except OSError:
         return None
 
 
-def _compare(file: io.FileIO, layout: Layout, own: collections.abc.Sequence[bytes]) -> str | None:
+def _compare(file: io.FileIO, layout: Layout, own: collections.abc.Sequence[bytes], progress: Progress) -> str | None:
     whole = hashlib.sha256()
     for number, placed in enumerate(layout.entries):
+        progress("comparing", placed.offset, layout.size)
         expected = hashlib.sha256(own[number]).hexdigest() if number < len(own) else placed.entry.compressed_sha256
         header = _digest(file, len(placed.header), whole)
         if header != hashlib.sha256(placed.header).hexdigest() or _digest(file, placed.size, whole) != expected:

@@ -61,8 +61,11 @@ class Engine:
         platform: str | None,
         arguments: collections.abc.Mapping[str, str],
     ) -> str:
-        """Build an image, tag it ``name``, and return its id. What ``.dockerignore`` excludes, the engine leaves out.
+        """Build an image and return its id. What ``.dockerignore`` excludes, the engine leaves out.
 
+        It gets no tag: the user's ``:latest`` stays where it is.
+
+        :param name: what an error calls it
         :param file: the Dockerfile, relative to ``context``
         :param platform: for instance ``linux/arm64``; None for the engine's own
         :raises InputError: ``source_invalid``, with the end of what the engine said
@@ -70,7 +73,7 @@ class Engine:
         """
         with tempfile.TemporaryDirectory() as scratch:
             id_file = pathlib.Path(scratch) / "id"
-            command = [self.program, "build", "--iidfile", str(id_file), "--tag", name, "--file", str(context / file)]
+            command = [self.program, "build", "--iidfile", str(id_file), "--file", str(context / file)]
             command += ["--platform", platform] if platform else []
             command += [word for key, value in sorted(arguments.items()) for word in ("--build-arg", f"{key}={value}")]
             status, said = _run([*command, str(context)], BUILD_TIMEOUT)

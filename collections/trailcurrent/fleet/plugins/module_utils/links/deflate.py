@@ -25,14 +25,20 @@ try:
 except ImportError as missing:
     ZLIB_NG_MISSING: ImportError | None = missing
     LIBRARY: str = "no zlib-ng"
+    _VERSION: str = ""
 else:
     ZLIB_NG_MISSING = None
-    LIBRARY = f"zlib-ng {zlib_ng.ZLIBNG_RUNTIME_VERSION} (python {_package.__version__})"
+    _VERSION = str(zlib_ng.ZLIBNG_RUNTIME_VERSION)
+    LIBRARY = f"zlib-ng {_VERSION} (python {_package.__version__})"
+
+PROVEN: t.Final = "2.3.3"
+"""The zlib-ng whose bytes the tests know (test_deflate.py); requirements/*.lock bring it, in the package 1.1.0."""
 
 BLOCK: t.Final = 1024 * 1024  # bytes; as small as costs nothing (5 bytes for each), so that memory stays small
 WINDOW: t.Final = 32 * 1024  # bytes; as far back as deflate can point (RFC 1951, 2)
 LEVELS: t.Final = range(1, 10)
-MOST_WORKERS: t.Final = 16  # threads; with their blocks they stay well under 100 MB
+MOST_WORKERS: t.Final = 6  # threads; each has some 8 MiB in its hands, and a build at most 100 MB
+WAITING: t.Final = 4  # blocks that wait for a thread, or to be taken
 _RAW: t.Final = -15  # zlib's wbits: 32 KiB of window, no header and no trailer
 _MEMORY_LEVEL: t.Final = 8  # zlib's default; part of what decides the bytes
 _STRATEGY: t.Final = 0  # zlib's default
@@ -81,6 +87,16 @@ def check_library() -> None:
         ) from ZLIB_NG_MISSING
 
 
+def other_library() -> str:
+    """What to warn of when this zlib-ng is not the one that bundles are made with; empty when it is."""
+    if _VERSION == PROVEN:
+        return ""
+    return (
+        f"This Python has zlib-ng {_VERSION}, and bundles are made with {PROVEN}: the bytes of this one, its manifest"
+        " and its signature may differ from those built elsewhere; install what requirements/runtime.lock pins."
+    )
+
+
 def inflater() -> Inflater:
     """A decompressor of a raw deflate stream; zlib's where zlib-ng is not installed."""
     if ZLIB_NG_MISSING is None:
@@ -124,8 +140,8 @@ class Deflater:
         self.level = level
         count = min(workers or len(os.sched_getaffinity(0)), MOST_WORKERS)
         self._pool = concurrent.futures.ThreadPoolExecutor(count, "deflate")
-        # Blocks in flight of all streams: for each core one that is worked on and one that waits.
-        self._slots = threading.Semaphore(2 * count + 2)
+        # Blocks in flight of all streams: those that are worked on, and some that wait.
+        self._slots = threading.Semaphore(count + WAITING)
 
     def __enter__(self) -> Deflater:
         return self

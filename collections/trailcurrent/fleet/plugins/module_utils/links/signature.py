@@ -6,6 +6,7 @@ the key, the date and what to do. It runs without a terminal, without askpass an
 
 from __future__ import annotations
 
+import base64
 import collections.abc
 import contextlib
 import errno
@@ -33,6 +34,7 @@ _LATEST: t.Final = 253_402_300_799  # s since the epoch, the end of the year 999
 _ENVIRONMENT: t.Final = {"TZ": "UTC", "LC_ALL": "C", "SSH_ASKPASS_REQUIRE": "never"}  # ssh(1), ENVIRONMENT
 _WAITING: t.Final = "unlock the agent, or touch the token in time, and run it again"
 _TOO_OLD: t.Final = ("unknown option", "illegal option", "invalid option", "usage:")
+_PRIVATE: t.Final = b"-----BEGIN"  # of every private key that ssh-keygen reads
 _SCRATCH_FILE: t.Final = re.compile(r"\S*/allowed_signers:")
 
 Done = subprocess.CompletedProcess[bytes]
@@ -44,9 +46,7 @@ def sign(manifest: bytes, key: pathlib.Path) -> bytes:
     :param key: a private key, or a public one (or certificate) whose private half is beside it or in ssh-agent
     :raises RefusedError: ``signing_failed``
     """
-    path = key.absolute()
-    if not os.access(path, os.R_OK):
-        raise _not_signed(path, "there is no such file that this user can read", "correct `signing_key`")
+    path = _readable(key)
     with _scratch() as folder:
         message = folder / "manifest.json"
         message.write_bytes(manifest)
@@ -60,6 +60,55 @@ def sign(manifest: bytes, key: pathlib.Path) -> bytes:
         signature = made.read_bytes()
     check(manifest, signature)
     return signature
+
+
+def public_key(key: pathlib.Path) -> bytes:
+    """The public key (or certificate) that ``sign`` signs as, in SSH's own notation; nothing is asked or touched.
+
+    :param key: as for ``sign``
+    :raises RefusedError: ``signing_failed`` also where the public key beside a private one is another's
+    """
+    path = _readable(key)
+    try:
+        exported = _run(["-e", "-P", "", "-f", str(path)], b"", VERIFY_TIMEOUT, _WAITING)
+        derived = _run(["-y", "-P", "", "-f", str(path)], b"", VERIFY_TIMEOUT, _WAITING)
+    except _NoAnswerError as error:
+        raise _not_signed(path, error.seen, error.remedy) from error
+    if exported.returncode:
+        raise _why_not_signed(path, exported)
+    public = _decoded(exported.stdout)
+    if not _is_private(path):
+        return public
+    if derived.returncode and b"passphrase" not in derived.stderr:
+        raise _why_not_signed(path, derived)
+    if not derived.returncode and _material(base64.b64decode(derived.stdout.split()[1])) not in public:
+        raise _not_signed(
+            path, "the public key beside it is another key's", f"run `ssh-keygen -y -f {path} >{path}.pub`"
+        )
+    return public
+
+
+def _readable(key: pathlib.Path) -> pathlib.Path:
+    path = key.absolute()
+    if not os.access(path, os.R_OK):
+        raise _not_signed(path, "there is no such file that this user can read", "correct `signing_key`")
+    return path
+
+
+def _decoded(exported: bytes) -> bytes:
+    """What stands between the armour's lines and headers (RFC 4716, 3); only a header has a colon or a quote."""
+    lines = [line for line in exported.split(b"\n") if not line.startswith(b"----") and not set(line) & set(b':"\\')]
+    return base64.b64decode(b"".join(lines))
+
+
+def _is_private(path: pathlib.Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_PRIVATE)) == _PRIVATE
+
+
+def _material(public: bytes) -> bytes:
+    """A public key without the name of its type: so it stands in a certificate of that key as well."""
+    return public[4 + int.from_bytes(public[:4], "big") :]
 
 
 def check(manifest: bytes, signature: bytes, subject: str = "the bundle") -> SshSignature:

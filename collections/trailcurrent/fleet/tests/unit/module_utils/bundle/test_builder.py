@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import pathlib
+import shutil
 import subprocess
 import tarfile
 import typing as t
@@ -14,7 +16,7 @@ import zipfile
 import pytest
 
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.builder import Built, build
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.source import parse_source
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.source import FileSpec, parse_source
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError, LinkError, RefusedError
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.bundle_zip import lay_out, read_head
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.manifest import (
@@ -22,6 +24,7 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.manifes
     encode_manifest,
     parse_manifest,
 )
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.links import deflate
 from virtual_rv.image import make_image
 
 LAYERS = [b"the base of all services " * 3000, b"backend " * 900, b"frontend " * 700]
@@ -184,6 +187,56 @@ def test_signature_that_changes_though_the_manifest_does_not(
     assert state(first.path) == before
 
 
+def test_key_of_another_that_is_not_seen_in_check_mode(base: pathlib.Path, keys: dict[str, pathlib.Path]) -> None:
+    old = signature_of(made(base, key=keys["ecdsa"]))
+    keys["ed25519"].with_suffix(".pub").unlink()
+    assert made(base, key=keys["ed25519"], check=True).changed is True
+    new = made(base, key=keys["ed25519"])
+    assert (new.changed, signature_of(new) == old) == (True, False)
+    assert made(base, key=keys["ed25519"], check=True).changed is False
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("kind", ["none", "stale"])
+def test_key_that_cannot_be_believed(
+    base: pathlib.Path, keys: dict[str, pathlib.Path], tmp_path: pathlib.Path, kind: str, *, check: bool
+) -> None:
+    """A public key beside the private one, of the key before: its signature must not stay for the new key's."""
+    first = made(base, key=keys["ecdsa"])
+    before = state(first.path)
+    if kind == "stale":
+        shutil.copy(keys["ed25519"], tmp_path / kind)
+        shutil.copy(keys["ecdsa"].with_suffix(".pub"), tmp_path / f"{kind}.pub")
+    with pytest.raises(RefusedError) as caught:
+        made(base, key=tmp_path / kind, check=check)
+    assert caught.value.code == "signing_failed"
+    assert state(first.path) == before
+
+
+def test_script_at_the_root_that_a_file_of_the_release_replaces(base: pathlib.Path) -> None:
+    """The plan refuses that name; who makes one otherwise still gets both."""
+    (base / "other.sh").write_text("echo other\n")
+    source = parse_source({**PLAN, "files": [{"src": "other.sh", "dest": "x"}]}, base, {})
+    built = build(dataclasses.replace(source, files=(FileSpec("other.sh", "deploy.sh", None),)), base.parent)
+    with zipfile.ZipFile(built.path) as archive:
+        assert archive.read("deploy.sh") == b"echo 1.2.0\n"
+        assert archive.read(f"{RELEASE}deploy.sh") == b"echo other\n"
+    assert built.manifest.deploy.sha256 == hashlib.sha256(b"echo 1.2.0\n").hexdigest()
+
+
+def test_machines_are_those_that_the_images_are_for(base: pathlib.Path) -> None:
+    assert made(base).manifest.requires.architectures == ("aarch64",)
+
+
+def test_other_library_that_nobody_is_warned_of(base: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    made(base, warn=heard.append)
+    assert heard == []
+    monkeypatch.setattr(deflate, "PROVEN", "2.0.6")
+    made(base, warn=heard.append)
+    assert ["may differ from those built elsewhere" in sentence for sentence in heard] == [True]
+
+
 def test_signature_of_the_key_before(base: pathlib.Path, keys: dict[str, pathlib.Path]) -> None:
     first = made(base, key=keys["ecdsa"])
     old = signature_of(first)
@@ -299,4 +352,8 @@ def test_progress_that_goes_beyond_its_end(base: pathlib.Path) -> None:
     made(base, progress=lambda *words: said.append(words))
     assert [phase for phase, _done, _total in said if phase == "writing"]
     assert all(0 <= done <= total for _phase, done, total in said)
-    assert {phase for phase, done, total in said if done == total} == {"compressing", "writing"}
+    images = {"reading image backend", "reading image frontend"}
+    assert {phase for phase, done, total in said if done == total} == {*images, "compressing", "writing"}
+    said.clear()
+    made(base, progress=lambda *words: said.append(words))
+    assert {phase for phase, _done, _total in said} == {*images, "compressing", "comparing"}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import subprocess
+import sys
+import tempfile
 import typing as t
 
 import pytest
@@ -12,6 +16,7 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import g
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.source import parse_source
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import InputError
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.deflate import BLOCK
+from ansible_collections.trailcurrent.fleet.tests.unit.image_archives import small_image, tar
 from virtual_rv.image import make_image
 
 LEAST = {"version": "1.2.0", "counter": 1, "released": "2026-11-01T12:00:00Z", "deploy": "deploy.sh"}
@@ -78,6 +83,21 @@ def test_excluded_names_at_any_depth(base: pathlib.Path) -> None:
         "deploy.sh",
     ]
     assert list(found(base, config="config", exclude=["sub", ".*", "*.py"])) == ["config/b.conf", "deploy.sh"]
+
+
+def test_patterns_of_the_plan_that_thin_out_what_is_made_for_the_pi(base: pathlib.Path) -> None:
+    for name in ("wheels/a.whl", "wheels/notes.txt", "project/fleet.tar.gz", "project/a.pyc", "local_code/b.txt"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_text("x")
+    folders = {name: name for name in ("wheels", "project", "local_code")}
+    paths = found(base, **folders, exclude=["*.gz", "*.txt", "*.whl"])
+    assert list(paths) == ["project/fleet.tar.gz", "wheels/a.whl", "wheels/notes.txt", "deploy.sh"]
+
+
+def test_patterns_of_the_plan_that_let_git_in(base: pathlib.Path) -> None:
+    (base / "config/.git").mkdir()
+    (base / "config/.git/HEAD").write_text("x")
+    assert list(found(base, config="config", exclude=["*.orig"])) == ["config/b.conf", "config/sub/a.conf", "deploy.sh"]
 
 
 def test_links_inside_the_source_are_followed(base: pathlib.Path) -> None:
@@ -148,6 +168,104 @@ def test_file_that_is_not_there_is_named(base: pathlib.Path, plan: dict[str, t.A
     error = refused(base, **plan)
     assert error.code == "source_missing"
     assert str(base) in str(error)
+
+
+NO_ROOT = """
+import os, pathlib, sys
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import gather, source
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError
+base = pathlib.Path(sys.argv[1])
+plan = source.read_source(base, {})
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    gather.gather(plan, base)
+except FleetError as error:
+    print(error.code, error)
+"""
+
+
+IMAGES = {"images": [{"service": "a", "name": "a", "tar": "folder/image.tar"}]}
+
+
+@pytest.mark.parametrize(
+    ("shut", "mode", "key"),
+    [
+        ("deploy.sh", 0, {}),
+        ("folder/image.tar", 0, IMAGES),
+        ("folder", 0, IMAGES),
+        ("folder", 0, {"files": [{"src": "folder/image.tar", "dest": "file"}]}),
+        ("folder", 0, {"compose": "folder/image.tar"}),
+        ("folder", 0, {"config": "folder"}),
+        ("folder", 0, {"config": "folder/sub"}),
+        ("folder", 0o444, {"config": "folder"}),  # its names can be read, and no more
+    ],
+)
+def test_file_that_this_user_may_not_read_is_one_sentence(shut: str, mode: int, key: dict[str, t.Any]) -> None:
+    with tempfile.TemporaryDirectory() as name:  # not in pytest's folders, where another user may not even look
+        base = pathlib.Path(name)
+        base.chmod(0o755)
+        (base / "folder/sub").mkdir(parents=True)
+        (base / "folder/image.tar").write_text("x")
+        (base / "deploy.sh").write_text("x")
+        (base / "bundle.yml").write_text(json.dumps({**LEAST, **key}))
+        (base / shut).chmod(mode)
+        done = subprocess.run(
+            [sys.executable, "-c", NO_ROOT, str(base)],
+            env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).resolve().parents[6])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (base / shut).chmod(0o755)
+    assert done.stderr == ""
+    assert done.stdout.startswith("source_missing ")
+    assert "Permission denied" in done.stdout
+
+
+def processors(base: pathlib.Path, requires: list[str] | None, **services: str) -> tuple[str, ...]:
+    """The machines of a release with these services, each with the architecture of its image."""
+    for service, architecture in services.items():
+        (base / f"{service}.tar").write_bytes(tar(small_image(architecture=architecture).docker_files()))
+    specs = [{"service": service, "name": service, "tar": f"{service}.tar"} for service in services]
+    plan = parse_source({**LEAST, "images": specs, "requires": {"architectures": requires}}, base, {})
+    return gather.gather(plan, base).architectures
+
+
+@pytest.mark.parametrize(
+    ("requires", "services", "expected"),
+    [
+        (None, {}, ("aarch64", "x86_64")),
+        (["x86_64"], {}, ("x86_64",)),
+        (None, {"backend": "amd64", "frontend": "amd64"}, ("x86_64",)),
+        (None, {"backend": "arm64"}, ("aarch64",)),
+        (["aarch64"], {"backend": "arm64"}, ("aarch64",)),
+    ],
+)
+def test_machines_that_cannot_run_what_the_bundle_says_they_can(
+    base: pathlib.Path, requires: list[str] | None, services: dict[str, str], expected: tuple[str, ...]
+) -> None:
+    assert processors(base, requires, **services) == expected
+
+
+@pytest.mark.parametrize(
+    ("requires", "services", "named"),
+    [
+        (None, {"backend": "amd64", "frontend": "arm64"}, ["backend is for amd64, frontend is for arm64"]),
+        (["aarch64", "x86_64"], {"backend": "amd64"}, ["backend", "for amd64", "says aarch64 and x86_64", "linux/arm"]),
+        (["aarch64"], {"frontend": "arm64", "backend": "amd64"}, ["backend", "for amd64", "says aarch64"]),
+        (None, {"backend": "s390x"}, ["backend", "for s390x", "Pis are aarch64 and x86_64"]),
+    ],
+)
+def test_bundle_that_no_machine_can_run(
+    base: pathlib.Path, requires: list[str] | None, services: dict[str, str], named: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        processors(base, requires, **services)
+    assert caught.value.code == "image_architecture"
+    assert all(part in str(caught.value) for part in named)
 
 
 def test_firmware_lies_where_a_rollout_looks(base: pathlib.Path) -> None:

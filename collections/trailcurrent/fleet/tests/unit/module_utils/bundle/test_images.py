@@ -9,6 +9,11 @@ import hashlib
 import json
 import os
 import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import typing as t
 
 import pytest
 
@@ -45,7 +50,7 @@ def scratch(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "scratch"
 
 
-def collected(scratch: pathlib.Path, data: bytes, **options: collections.abc.Collection[str]) -> CollectedImage:
+def collected(scratch: pathlib.Path, data: bytes, **options: t.Any) -> CollectedImage:
     (scratch.parent / SPEC.tar).write_bytes(data)
     return collect(SPEC, scratch, scratch.parent, "1.2.0", **options)
 
@@ -160,13 +165,18 @@ def test_layer_that_comes_twice_is_one_file(scratch: pathlib.Path) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "wanted", "named"),
-    [("amd64", ["aarch64"], "linux/arm64"), ("arm", ["aarch64", "x86_64"], "linux/amd64"), ("s390x", [], "s390x")],
+    [
+        ("amd64", ["aarch64"], "says aarch64; build it for `linux/arm64`"),
+        ("amd64", ["aarch64", "x86_64"], "says aarch64 and x86_64; build it for `linux/arm64`"),
+        ("arm", ["x86_64"], "says x86_64; build it for `linux/amd64`"),
+        ("s390x", None, "Pis are aarch64 and x86_64"),
+    ],
 )
 def test_image_for_another_processor_is_refused(
-    scratch: pathlib.Path, architecture: str, wanted: list[str], named: str
+    scratch: pathlib.Path, architecture: str, wanted: list[str] | None, named: str
 ) -> None:
     data = tar(small_image(architecture=architecture).docker_files())
-    with pytest.raises(InputError, match=f"service backend .*for {architecture}, .*{named}|{named}") as refused:
+    with pytest.raises(InputError, match=f"service backend .*for {architecture}, .*{named}") as refused:
         collected(scratch, data, architectures=wanted)
     assert refused.value.code == "image_architecture"
 
@@ -296,7 +306,7 @@ def test_engine_is_asked_for_what_bundle_yml_says(scratch: pathlib.Path, context
     built(scratch, platform="linux/arm64", arguments={"B": "2 x", "A": "1"})
     asked = (scratch.parent / "bin/asked").read_text().splitlines()
     assert asked[3:] == [
-        *("--tag", NAME, "--file", str(context / "Dockerfile"), "--platform", "linux/arm64"),
+        *("--file", str(context / "Dockerfile"), "--platform", "linux/arm64"),
         *("--build-arg", "A=1", "--build-arg", "B=2 x", str(context)),
     ]
 
@@ -323,6 +333,87 @@ def test_substitution_that_cannot_be_made_is_refused(
         built(scratch, Substitution(file, text))
     assert refused.value.code == code
     assert secret.read_text() == "__VERSION__"
+
+
+def test_operator_who_is_not_told_what_an_image_waits_for(scratch: pathlib.Path, context: pathlib.Path) -> None:
+    said: list[tuple[str, int, int]] = []
+    build = BuildSpec("web", substitutions=(Substitution("public/sw.js", "__VERSION__"),))
+    for spec in (ImageSpec("web", NAME, engine="docker", build=build), ImageSpec("web", NAME, tar="bin/image.tar.gz")):
+        (scratch.parent / "bin/image.tar.gz").write_bytes(gzip.compress(tar(small_image().docker_files())))
+        collect(spec, scratch, scratch.parent, "1.2.0", progress=lambda *words: said.append(words))
+    phases = list(dict.fromkeys(phase for phase, _done, _total in said))
+    assert phases == ["building image web", "saving image web", "reading image web", "unpacking image web"]
+    layers = sum(map(len, small_image().layers))
+    assert said[:3] == [("building image web", 0, 0), ("saving image web", 0, 0), ("reading image web", layers, layers)]
+    assert all(0 <= done <= total for _phase, done, total in said)
+
+
+NO_ROOT = """
+import os, pathlib, sys
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.images import *
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError
+base = pathlib.Path(sys.argv[1])
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    build = BuildSpec("web", substitutions=(Substitution("sw.js", "__VERSION__"),))
+    collect(ImageSpec("web", "web:latest", build=build), base / "scratch", base, "1.2.0")
+except FleetError as error:
+    print(error.code, error)
+"""
+
+
+@pytest.mark.parametrize("shut", ["secret", "folder", "Dockerfile"])
+def test_file_of_a_build_context_that_this_user_may_not_read(shut: str) -> None:
+    with tempfile.TemporaryDirectory() as name:  # not in pytest's folders, where another user may not even look
+        base = pathlib.Path(name)
+        (base / "web/folder").mkdir(parents=True)
+        (base / "scratch").mkdir()
+        for file in ("Dockerfile", "sw.js", "secret"):
+            (base / "web" / file).write_text("__VERSION__")
+        base.chmod(0o755)
+        (base / "scratch").chmod(0o777)
+        (base / "web" / shut).chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", NO_ROOT, name],
+            env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).resolve().parents[6])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (base / "web" / shut).chmod(0o700)
+    assert done.stderr == ""
+    assert done.stdout.startswith("source_missing ")
+    assert f"web/{shut} cannot be read: Permission denied" in done.stdout
+
+
+def test_disk_that_fills_with_a_build_context_is_one_sentence(scratch: pathlib.Path, context: pathlib.Path) -> None:
+    """A limit on the size of a file fails where a full disk does."""
+    (context / "large").write_bytes(bytes(5_000_000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(InputError) as refused:
+            built(scratch, Substitution("public/sw.js", "__VERSION__"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refused.value.code == "disk_full"
+    assert "service web" in str(refused.value)
+    assert not list(scratch.rglob("large"))
+
+
+def test_disk_that_fills_with_an_unpacked_layer_is_one_sentence(scratch: pathlib.Path) -> None:
+    image = Image([bytes(5_000_000)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(InputError) as refused:
+            collected(scratch, tar(image.oci_files()))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refused.value.code == "disk_full"
 
 
 def test_build_context_that_is_not_there_is_named(scratch: pathlib.Path) -> None:

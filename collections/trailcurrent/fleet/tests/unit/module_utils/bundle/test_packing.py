@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import os
 import pathlib
@@ -32,7 +33,7 @@ def packed(cache: pathlib.Path, *datas: bytes, level: int = 9) -> list[tuple[Par
     contents = [content(data, f"file{number}") for number, data in enumerate(datas)]
     with part_store(cache, level) as store:
         parts = pack(contents, store, level)
-        made = [parts[one.path] for one in contents]
+        made = [parts[one] for one in contents]
         return [(part, b"".join(store.blocks(part)) if part.method == "deflated" else b"") for part in made]
 
 
@@ -124,6 +125,44 @@ def test_cache_that_grows_for_ever(tmp_path: pathlib.Path) -> None:
     assert not unused.exists()
 
 
+def test_builds_that_clear_one_cache_at_once(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "older library").mkdir()
+    start = threading.Barrier(4)
+
+    def clear() -> None:
+        start.wait(60)
+        with part_store(tmp_path, 9):
+            pass
+
+    for _round in range(3):
+        for number in range(500):
+            part = tmp_path / f"older library/{number:064x}.5"
+            part.touch()
+            os.utime(part, (0, 0))
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for build in [pool.submit(clear) for _build in range(4)]:
+                build.result(60)
+    assert not list((tmp_path / "older library").iterdir())
+
+
+def test_part_that_somebody_takes_away_is_one_sentence(tmp_path: pathlib.Path) -> None:
+    with part_store(tmp_path, 9) as store:
+        [part] = pack([content(TEXT)], store, 9).values()
+        [file] = parts_in(tmp_path)
+        file.unlink()
+        with pytest.raises(LinkError) as caught:
+            list(store.blocks(part))
+    assert caught.value.code == "state_unwritable"
+    assert str(file) in str(caught.value)
+
+
+def test_contents_of_one_path_that_are_taken_for_one_file(tmp_path: pathlib.Path) -> None:
+    own, other = content(b"own " * 100, "deploy.sh"), content(b"other " * 100, "deploy.sh")
+    with part_store(tmp_path, 9) as store:
+        parts = pack([own, other], store, 9)
+    assert [parts[one].sha256 for one in (own, other)] == [hashlib.sha256(one.data).hexdigest() for one in (own, other)]
+
+
 def test_file_of_somebody_else_in_the_cache_is_left_alone(tmp_path: pathlib.Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").write_text("mine")
@@ -138,6 +177,15 @@ def test_error_of_one_content_ends_the_whole(tmp_path: pathlib.Path) -> None:
         pack([content(TEXT), gone, content(NOISE, "b")], store, 9)
     assert caught.value.code == "source_missing"
     assert not list(tmp_path.glob(".*"))
+
+
+def test_error_after_which_everything_else_is_compressed_first(tmp_path: pathlib.Path) -> None:
+    gone = Content("gone", 0o644, LARGE - 1, tmp_path / "gone")
+    last = [Content(f"last{number}", 0o644, LARGE, data=bytes([number]) * LARGE) for number in range(30)]
+    with part_store(tmp_path, 9) as store:
+        with pytest.raises(InputError):
+            pack([*last, gone], store, 9)
+        assert len(parts_in(tmp_path)) < len({one.path for one in last}) // 2
 
 
 def test_cache_that_cannot_be_written_is_one_sentence(tmp_path: pathlib.Path) -> None:

@@ -91,7 +91,7 @@ def test_plan_that_is_written_out_whole(tmp_path: pathlib.Path) -> None:
         folders={"config": "config", "local_code": "code", "wheels": "/var/wheels", "project": "project"},
         files=(FileSpec("LICENSE", "LICENSE", 0o644), FileSpec("a", "b/c", None)),
         deploy=tmp_path / "own.sh",
-        exclude=("*.log",),
+        exclude=("*.pyc", "__pycache__", ".git", "*.log"),
     )
 
 
@@ -99,7 +99,7 @@ def test_plan_that_says_the_least() -> None:
     least = plan()
     assert (least.released, least.oldest_version, least.database_one_way) == (RELEASED, None, False)
     assert (least.os, least.python) == (("debian-12", "debian-13"), ("3.11", "3.13"))
-    assert least.architectures == ("aarch64", "x86_64")
+    assert least.architectures is None
     assert (least.images, least.firmware, least.compose, least.folders, least.files) == ((), None, None, {}, ())
     assert least.deploy == DEFAULT_DEPLOY
     assert least.exclude == ("*.pyc", "__pycache__", ".git")
@@ -121,7 +121,13 @@ def test_time_of_release_comes_from_the_environment_only_where_the_plan_has_none
     assert plan({"SOURCE_DATE_EPOCH": "1000000000"}).released == RELEASED
 
 
-@pytest.mark.parametrize("epoch", ["", "-1", "1", "now", "99999999999999", "1e9", "1_000_000_000", "١٧٩٣٥٣٤٤٠٠"])
+def test_version_that_may_follow_itself() -> None:
+    assert plan(oldest_version="1.2.0").oldest_version == "1.2.0"
+
+
+@pytest.mark.parametrize(
+    "epoch", ["", "4070908800", "-1", "1", "now", "99999999999999", "1e9", "1_000_000_000", "١٧٩٣٥٣٤٤٠٠"]
+)
 def test_time_of_release_that_is_none(epoch: str) -> None:
     with pytest.raises(InputError, match="SOURCE_DATE_EPOCH") as caught:
         plan({"SOURCE_DATE_EPOCH": epoch}, released=None)
@@ -145,7 +151,10 @@ MISTAKES: list[tuple[str, dict[str, t.Any]]] = [
     ("released", {"released": "2026-11-01T12:00:00+01:00"}),
     ("released", {"released": "1970-01-01T00:00:00Z"}),
     ("released", {"released": "2026-02-30T00:00:00Z"}),
+    ("released", {"released": "2099-01-01T00:00:00Z"}),
     ("oldest_version", {"oldest_version": "1"}),
+    ("oldest_version", {"oldest_version": "1.2.1"}),
+    ("oldest_version", {"oldest_version": "1.10.0"}),
     ("database_one_way", {"database_one_way": "no"}),
     ("requires", {"requires": ["debian-12"]}),
     ("requires.disk", {"requires": {"disk": 1}}),
@@ -153,6 +162,7 @@ MISTAKES: list[tuple[str, dict[str, t.Any]]] = [
     ("requires.python", {"requires": {"python": [3.11]}}),
     ("requires.python", {"requires": {"python": ["2.7"]}}),
     ("requires.architectures", {"requires": {"architectures": ["arm64"]}}),
+    ("requires.architectures", {"requires": {"architectures": []}}),
     ("images", {"images": {"backend": "x"}}),
     ("images", {"images": [IMAGE, IMAGE]}),
     ("images[0]", {"images": ["backend"]}),
@@ -179,6 +189,8 @@ MISTAKES: list[tuple[str, dict[str, t.Any]]] = [
     ("firmware.required", {"firmware": {"folder": "x", "required": "gnss_module"}}),
     ("files[0].dest", {"files": [{"src": "a"}]}),
     ("files[0].dest", {"files": [{"src": "a", "dest": "Manifest.json"}]}),
+    ("files[0].dest", {"files": [{"src": "a", "dest": "deploy.sh"}]}),
+    ("files[0].dest", {"files": [{"src": "a", "dest": "Deploy.SH"}]}),
     ("files[0].mode", {"files": [{"src": "a", "dest": "a", "mode": 644}]}),
     ("files[0].mode", {"files": [{"src": "a", "dest": "a", "mode": "0777"}]}),
     ("exclude", {"exclude": [7]}),
@@ -200,6 +212,13 @@ def test_file_that_would_leave_the_release(dest: str) -> None:
     with pytest.raises(InputError) as caught:
         plan(files=[{"src": "a", "dest": dest}])
     assert caught.value.code == "unsafe_path"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "x" * 300])
+def test_place_where_no_plan_can_be_is_one_sentence(tmp_path: pathlib.Path, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_source(tmp_path / name, {}, {})
+    assert caught.value.code == "source_missing"
 
 
 @pytest.mark.parametrize("text", ["", "- a\n", "word", "7"])

@@ -96,6 +96,14 @@ def test_podman_is_told_the_format(install: Install, tmp_path: pathlib.Path) -> 
     assert (tmp_path / "asked").read_text() == wanted
 
 
+def test_build_that_moves_a_name_of_the_user(install: Install, tmp_path: pathlib.Path) -> None:
+    given = f'echo "$@" >{tmp_path}/asked; echo sha256:{"0" * 64} >"$3"'
+    install("docker", version=":", build=given)
+    assert find_engine().build("backend:latest", tmp_path, "Dockerfile", None, {}) == "0" * 64
+    words = (tmp_path / "asked").read_text().split()
+    assert not {"--tag", "-t", "backend:latest"} & set(words)
+
+
 @pytest.mark.parametrize("answer", ["exit 1", ":", 'echo nonsense >"$3"'], ids=["failed", "no id", "no real id"])
 def test_build_without_an_id_is_a_failure(install: Install, tmp_path: pathlib.Path, answer: str) -> None:
     install("docker", version=":", build=f"echo 'COPY failed' >&2; {answer}")

@@ -15,7 +15,9 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zlib_ng import zlib_ng
 
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.links import deflate as link
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.deflate import (
     BLOCK,
     LEVELS,
@@ -25,8 +27,8 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.deflate i
     inflater,
 )
 
-# What zlib-ng 2.3.3 makes of `prose`. Another value means that this machine, or a new zlib-ng, gives other bytes than
-# the ones that bundles in the field have: every part of the next bundle would be downloaded again.
+# What zlib-ng 2.3.3 (PROVEN) makes of `prose`. Another value means that this machine, or a new zlib-ng, gives other
+# bytes than the ones that bundles in the field have: every part of the next bundle would be downloaded again.
 KNOWN = {
     1: "b87cca3bf7920d7d",
     6: "7dcd7dc677d3d59f",
@@ -85,6 +87,12 @@ def test_end_of_a_stream_that_is_lost_at_a_block_boundary(size: int) -> None:
 def test_library_or_processor_that_gives_other_bytes_is_found(level: int) -> None:
     stream = b"".join(deflate(iter(blocks(prose(BLOCK + 300_000))), level))
     assert hashlib.sha256(stream).hexdigest()[:16] == KNOWN[level]
+
+
+def test_library_that_the_digests_are_not_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert link.other_library() == ""
+    monkeypatch.setattr(link, "PROVEN", "2.0.6")
+    assert f"zlib-ng {zlib_ng.ZLIBNG_RUNTIME_VERSION}, and bundles are made with 2.0.6" in link.other_library()
 
 
 def test_block_that_does_not_know_the_one_before_it() -> None:

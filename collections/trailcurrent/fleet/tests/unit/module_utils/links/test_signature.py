@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import collections.abc
 import contextlib
 import os
@@ -231,6 +232,84 @@ def test_key_that_cannot_be_used_is_named_with_the_reason(tmp_path: pathlib.Path
     open_key.chmod(0o644)
     with failing("signing_failed", "others can read it", f"chmod 600 {open_key}"):
         signature.sign(MANIFEST, open_key)
+
+
+# the key that will have signed, before anything is signed
+
+
+def wire(path: pathlib.Path) -> bytes:
+    return base64.b64decode(path.read_text().split()[1])
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_key_is_known_from_the_private_file_alone(tmp_path: pathlib.Path, kind: str) -> None:
+    make_key(tmp_path / "key", kind)
+    expected = wire(tmp_path / "key.pub")
+    assert signature.public_key(tmp_path / "key") == expected
+    assert signature.public_key(tmp_path / "key.pub") == expected
+    (tmp_path / "key.pub").unlink()
+    assert signature.public_key(tmp_path / "key") == expected
+    assert signature.check(MANIFEST, signature.sign(MANIFEST, tmp_path / "key")).public_key == expected
+
+
+@pytest.mark.parametrize("passphrase", ["", "secret"])
+def test_key_in_the_old_notation_is_known(tmp_path: pathlib.Path, passphrase: str) -> None:
+    make_key(tmp_path / "key", "rsa", ("-m", "PEM"), passphrase)
+    assert signature.public_key(tmp_path / "key") == wire(tmp_path / "key.pub")
+    (tmp_path / "key.pub").unlink()
+    if passphrase:
+        with failing("signing_failed", "has a passphrase", "ssh-add"):
+            signature.public_key(tmp_path / "key")
+    else:
+        signature.public_key(tmp_path / "key")
+
+
+def test_key_with_a_passphrase_is_known_and_nobody_is_asked(tmp_path: pathlib.Path, monkeypatch) -> None:
+    asked = tmp_path / "asked"
+    askpass = tmp_path / "askpass"
+    askpass.write_text(f"#!/bin/sh\ntouch {asked}\necho secret\n")
+    askpass.chmod(0o755)
+    monkeypatch.setenv("SSH_ASKPASS", str(askpass))
+    monkeypatch.setenv("DISPLAY", ":0")
+    make_key(tmp_path / "key", passphrase="secret")
+    expected = wire(tmp_path / "key.pub")
+    assert signature.public_key(tmp_path / "key") == expected
+    (tmp_path / "key.pub").unlink()
+    assert signature.public_key(tmp_path / "key") == expected
+    assert not asked.exists()
+
+
+def test_public_key_of_another_beside_the_private_one_is_refused(tmp_path: pathlib.Path, keys) -> None:
+    make_key(tmp_path / "key")
+    shutil.copy(keys / "release.pub", tmp_path / "key.pub")
+    with failing("signing_failed", "another key's", f"ssh-keygen -y -f {tmp_path / 'key'} >{tmp_path / 'key.pub'}"):
+        signature.public_key(tmp_path / "key")
+
+
+def test_certificate_is_known_as_what_signs(tmp_path: pathlib.Path, keys) -> None:
+    make_key(tmp_path / "key")
+    command = ["ssh-keygen", "-q", "-s", keys / "release", "-I", "x", "-n", "a@x", tmp_path / "key.pub"]
+    subprocess.run(command, check=True, capture_output=True)
+    certificate = tmp_path / "key-cert.pub"
+    assert signature.public_key(certificate) == wire(certificate)
+    shutil.copy(certificate, tmp_path / "key.pub")
+    assert signature.public_key(tmp_path / "key") == wire(certificate)
+    make_key(tmp_path / "other")
+    shutil.copy(certificate, tmp_path / "other.pub")
+    with failing("signing_failed", "another key's"):
+        signature.public_key(tmp_path / "other")
+
+
+def test_key_that_cannot_be_known_is_named_with_the_reason(tmp_path: pathlib.Path, keys) -> None:
+    (tmp_path / "junk").write_text("this is no key")
+    open_key = shutil.copy(keys / "release", tmp_path / "open")
+    shutil.copy(keys / "release.pub", tmp_path / "open.pub")
+    open_key.chmod(0o644)
+    for name, seen in (("none", "no such file"), ("junk", str(tmp_path / "junk")), ("open", "chmod 600")):
+        with failing("signing_failed", seen):
+            signature.public_key(tmp_path / name)
+    with failing("signing_failed"):
+        signature.public_key(tmp_path)
 
 
 # the mathematics
