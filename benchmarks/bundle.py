@@ -38,8 +38,9 @@ import typing as t
 ROOT: t.Final = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "collections")]
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import builder, trust, verifier  # noqa: E402
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.source import parse_source  # noqa: E402
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.build import builder  # noqa: E402
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.build.source import parse_source  # noqa: E402
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.verify import trust, verifier  # noqa: E402
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.manifest import Manifest  # noqa: E402
 
 MEGABYTE: t.Final = 1_000_000

@@ -10,7 +10,7 @@ import typing as t
 import pytest
 import yaml
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import images, source
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.build import images, source
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import InputError
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.bundle_zip import Layout, lay_out
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.manifest import encode_manifest, parse_manifest

@@ -26,7 +26,8 @@ import json, os, pathlib, re, resource, sys
 if "CORES" in os.environ:
     os.sched_getaffinity = lambda process: set(range(int(os.environ["CORES"])))
     os.cpu_count = lambda: int(os.environ["CORES"])
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import builder, source
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.build import builder
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.build import source
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError
 if "ROOM" in os.environ:  # a limit on the size of a file fails where a full disk does: in the middle of a write
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["ROOM"]),) * 2)

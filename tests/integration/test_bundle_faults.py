@@ -23,7 +23,7 @@ import zipfile
 
 import pytest
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import extractor, legacy, trust, verifier
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.verify import extractor, legacy, trust, verifier
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import CODES, FleetError
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links import signature
 
@@ -342,7 +342,7 @@ EXTRACT = """
 import pathlib, sys
 sys.path[:0] = sys.argv[1:3]
 from hostile_bundles import judge
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import extractor
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.verify import extractor
 print("ready", flush=True)
 extractor.extract(pathlib.Path(sys.argv[3]), pathlib.Path(sys.argv[4]), judge)
 """

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import trust, verifier
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.verify import trust, verifier
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError
 from tests.integration import unpacked_release as tampered
 from tests.integration.unpacked_release import (
@@ -298,7 +298,7 @@ def test_release_that_this_pi_has_verified_is_taken_when_its_key_is_expired(pi: 
     release = pi.unpack(key=key)
     pi.allow(key, options=EXPIRED)
     write_record(pi, **known(release, key))
-    assert module_accepts(pi, release), "the record is as bundle/trust.py writes it"
+    assert module_accepts(pi, release), "the record is as bundle/verify/trust.py writes it"
     assert "was verified before, and is signed by release@example.com" in verified(pi)
     (release / "manifest.json").write_bytes((release / "manifest.json").read_bytes() + b"\n")
     assert "its signature is not one of its manifest" in refusal(pi.deploy())

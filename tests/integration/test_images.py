@@ -16,7 +16,7 @@ import tarfile
 
 import pytest
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.images import (
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.build.images import (
     BuildSpec,
     CollectedImage,
     ImageSpec,

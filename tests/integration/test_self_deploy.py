@@ -14,7 +14,7 @@ import typing as t
 import pytest
 import yaml
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import builder, source
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.build import builder, source
 from tests.integration.unpacked_release import (
     FILES,
     PROJECT,

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.source import read_source
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.build.source import read_source
 from virtual_rv.config import default_config
 from virtual_rv.release import IDENTITY, Release, write_keys, write_release
 

@@ -18,7 +18,7 @@ import pathlib
 import subprocess
 import tempfile
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle import images
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.build import images
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.manifest import (
     ImageEntry,
     config_path,

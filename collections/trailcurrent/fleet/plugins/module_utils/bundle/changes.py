@@ -11,7 +11,7 @@ from ..errors import FleetError
 from ..formats.bundle_zip import read_head
 from ..formats.manifest import MANIFEST_LIMIT, MANIFEST_NAME, FileEntry, Manifest, parse_manifest, parse_release_version
 from ..text import printable
-from .reader import open_file
+from .verify.reader import open_file
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,7 +77,7 @@ def is_canonical(signature):
     return lines.join(ARMOUR) == signature and blob[reserved : reserved + 4] == bytes(4)
 
 def record():
-    """What this Pi has verified, within the bounds of bundle/trust.py; what cannot be read counts as empty."""
+    """What this Pi has verified, within the bounds of bundle/verify/trust.py; what cannot be read counts as empty."""
     try:
         kept = json.loads(read(STATE + "/trust.json", 1 << 20))
         verified, dates = dict(kept["verified"]), [kept["newest_released"]]

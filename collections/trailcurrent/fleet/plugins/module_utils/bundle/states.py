@@ -19,7 +19,9 @@ from ..formats.manifest import Manifest, bundle_name, encode_manifest
 from ..formats.table import amount
 from ..journal import default_state_dir
 from ..options import Options
-from . import builder, changes, extractor, legacy, reader, source, trust, verifier
+from . import changes
+from .build import builder, source
+from .verify import extractor, legacy, reader, trust, verifier
 
 CONTENT_MARK: t.Final = "{manifest}"
 CHUNK_SIZE: t.Final = 1024 * 1024  # bytes

@@ -144,7 +144,7 @@ def verify(
 ) -> str:
     """The principal of ``allowed_signers`` who signed ``manifest``, judged as if it was the time ``at``.
 
-    :param at: s since the epoch (bundle/trust.py says which)
+    :param at: s since the epoch (bundle/verify/trust.py says which)
     :raises InputError: as ``check``; ``signers_missing``, ``invalid_signers``
     :raises RefusedError: as ``check``; ``signer_unknown``, ``signer_expired``, ``clock_wrong``
     :raises LinkError: as ``check``

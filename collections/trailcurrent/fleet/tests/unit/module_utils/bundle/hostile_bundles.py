@@ -9,7 +9,7 @@ import hmac
 import pathlib
 import zlib
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.trust import Judgement
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.verify.trust import Judgement
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import RefusedError
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.bundle_zip import Layout, lay_out
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.manifest import (

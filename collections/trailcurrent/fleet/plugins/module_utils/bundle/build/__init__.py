@@ -1,0 +1,1 @@
+"""From a release's source to its bundle: gathered, packed, signed, written."""

@@ -1,0 +1,1 @@
+"""From a bundle to a release that is trusted: judged, verified, unpacked."""
