@@ -122,7 +122,9 @@ def build(context: pathlib.Path, version: str) -> None:
         assert b"not for the image" not in data, ".dockerignore was not obeyed"
         found.append(entry_of(image))
     assert found[0] == found[1], found
-    assert docker("image", "inspect", "--format", "{{.Id}}", "web:latest") == f"sha256:{found[0].config}"
+    identity = f"sha256:{found[0].config}"
+    assert docker("image", "inspect", "--format", "{{.Id}}", identity) == identity
+    assert not docker("image", "ls", "--quiet", "web"), "a build moved a name of the user's"
     assert (context / "sw.js").read_text() == "__VERSION__\n"
 
 
