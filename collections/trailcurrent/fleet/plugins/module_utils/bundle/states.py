@@ -22,9 +22,9 @@ from ..options import Options
 from . import changes
 from .build import builder, source
 from .verify import extractor, legacy, reader, trust, verifier
+from .verify.content import CHUNK_SIZE
 
 CONTENT_MARK: t.Final = "{manifest}"
-CHUNK_SIZE: t.Final = 1024 * 1024  # bytes
 PROGRESS_STEP: t.Final = 0.5  # s between two writes of the progress, which a person reads
 
 Json = dict[str, t.Any]
@@ -190,7 +190,8 @@ def verified(options: Options, *, check: bool, diff: bool, progress: Progress, w
         if not _is_taken_unsigned(error, options):
             raise
         return {"changed": False, **_inspected(path)}
-    deployed = _refuse_downgrade(options, found.manifest, warn)
+    deployed = _deployed(options, warn)
+    _refuse_downgrade(options, found.manifest, deployed)
     compared = _compared(deployed, found.manifest, diff=diff) if deployed else {}
     return {**_said(path, found), **compared, "changed": False}
 
@@ -199,7 +200,7 @@ def extracted(options: Options, *, check: bool, diff: bool, progress: Progress, 
     """Verify the bundle at ``path`` and have its release in the folder ``dest``, whole or not at all."""
     path = _existing(options)
     destination = _named_by_content(_needed(options, "dest"), path)
-    judge = Judge(options, path.name, warn)
+    judge, deployed = Judge(options, path.name, warn), _deployed(options, warn)
     try:
         done = extractor.extract(
             path,
@@ -207,7 +208,7 @@ def extracted(options: Options, *, check: bool, diff: bool, progress: Progress, 
             judge,
             progress=progress,
             check=check,
-            accept=lambda manifest: _refuse_downgrade(options, manifest, warn),
+            accept=lambda manifest: _refuse_downgrade(options, manifest, deployed),
             remember=judge.remember,
             part=None if options["content"] == "all" else options["content"],
         )
@@ -216,7 +217,7 @@ def extracted(options: Options, *, check: bool, diff: bool, progress: Progress, 
             raise
         changed = legacy.extract_firmware(path, destination, check=check)
         return {"changed": changed, "dest": str(destination), **_inspected(path)}
-    before = _deployed(options, warn) if done.changed else done.manifest
+    before = deployed if done.changed else done.manifest
     compared = _compared(before, done.manifest, diff=diff and done.changed)
     return {**_said(path, done), **compared, "changed": done.changed, "dest": str(destination)}
 
@@ -285,11 +286,8 @@ def _deployed(options: Options, warn: Warn) -> Manifest | None:
         return None
 
 
-def _refuse_downgrade(options: Options, new: Manifest, warn: Warn) -> Manifest | None:
-    """The deployed release, if the new one may follow it."""
-    deployed = _deployed(options, warn)
+def _refuse_downgrade(options: Options, new: Manifest, deployed: Manifest | None) -> None:
     trust.refuse_downgrade(new, deployed, allowed=options["allow_downgrade"])
-    return deployed
 
 
 def manifest_json(manifest: Manifest) -> Json:

@@ -103,13 +103,16 @@ def folder_above(destination: pathlib.Path) -> collections.abc.Iterator[None]:
     """
     made = [folder for folder in destination.absolute().parents if not folder.exists()]
     destination.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with contextlib.ExitStack() as undo:
+        for folder in reversed(made):
+            undo.callback(_remove_empty, folder)
         yield
-    except BaseException:
-        for folder in made:
-            with contextlib.suppress(OSError):  # somebody else has put something there
-                folder.rmdir()
-        raise
+        undo.pop_all()
+
+
+def _remove_empty(folder: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):  # somebody else has put something there
+        folder.rmdir()
 
 
 @contextlib.contextmanager
