@@ -275,7 +275,7 @@ def _inspected(path: pathlib.Path) -> Json:
 def _deployed(options: Options, warn: Warn) -> Manifest | None:
     """The release that is deployed, where there is one; one of the old kind says too little to compare with."""
     path = _path(options["deployed"])
-    if path is None or not os.path.lexists(path):
+    if path is None or not os.path.lexists(path) or _is_without_record(path):
         return None
     try:
         return changes.read_manifest_of(path)
@@ -284,6 +284,11 @@ def _deployed(options: Options, warn: Warn) -> Manifest | None:
             raise
         warn(f"{path} is of the old kind, without a manifest: nothing says whether this release is older")
         return None
+
+
+def _is_without_record(path: pathlib.Path) -> bool:
+    """Whether the record's folder is there and the record is being written, or never was: a deployment cut off."""
+    return path.is_dir() and all(child.name.startswith(".") for child in path.iterdir())
 
 
 def _refuse_downgrade(options: Options, new: Manifest, deployed: Manifest | None) -> None:

@@ -187,12 +187,21 @@ def test_nothing_deployed_yet_is_no_older_release(desk: Desk) -> None:
     assert not {"changed_files", "diff"} & set(found)
 
 
+def test_record_that_is_just_being_written_is_no_older_release(desk: Desk) -> None:
+    desk.release("1.0.0", 1)
+    (desk.home / "deployed").mkdir()
+    assert "changed_files" not in desk.verified(desk.bundle("1.0.0"), deployed=desk.home / "deployed")
+    (desk.home / "deployed/.ansible_tmp1234manifest.json").touch()
+    assert "changed_files" not in desk.verified(desk.bundle("1.0.0"), deployed=desk.home / "deployed")
+
+
 def test_deployed_release_that_cannot_be_read_is_named(desk: Desk) -> None:
     desk.release("1.0.0", 1)
-    (desk.home / "empty").mkdir()
-    error = refusal(desk.verified, desk.bundle("1.0.0"), deployed=desk.home / "empty")
+    (desk.home / "other").mkdir()
+    (desk.home / "other/README.md").touch()
+    error = refusal(desk.verified, desk.bundle("1.0.0"), deployed=desk.home / "other")
     assert error.code == "bundle_missing"
-    assert str(desk.home / "empty") in str(error)
+    assert str(desk.home / "other") in str(error)
 
 
 def test_deployed_bundle_of_the_old_kind_is_nothing_to_compare_with_and_that_is_said(desk: Desk) -> None:
