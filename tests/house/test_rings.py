@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "rollout": {"base", "formats", "links", "journal"},
     "bundle": {"base", "formats", "links", "journal"},
     "firmware_fetch": {"base", "formats", "links", "journal"},
+    "preflight": {"base"},
     "runner": {"base"},
 }
 BASE = {"errors", "text", "options"}

@@ -21,7 +21,7 @@ Result = dict[str, t.Any]
 SPEC: t.Final[Result] = {
     "rvs": {"type": "dict", "required": True},
     "path": {"type": "path"},
-    "kind": {"type": "str", "choices": [report.RUN, report.STATUS], "default": report.RUN},
+    "kind": {"type": "str", "choices": [report.RUN, report.STATUS, report.RVS], "default": report.RUN},
     "fail": {"type": "bool", "default": True},
 }
 display = Display()
@@ -41,7 +41,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "",
             *report.table(rvs, shutil.get_terminal_size().columns, options["kind"]),
             "",
-            *report.totals(rvs),
+            *report.host_table(rvs),
+            *report.totals(rvs, options["kind"]),
         ):
             display.display(line)
         failed = {rv.name: report.verdict(rv) for rv in rvs if rv.failed}

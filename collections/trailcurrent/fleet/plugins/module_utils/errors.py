@@ -185,6 +185,85 @@ CODES: t.Final[dict[str, Code]] = {
     "release_refused": Code("the release page refuses", "wait, or give a token or a mirror"),
     "asset_missing": Code("the release has no file of that name", "correct the asset's name in the table"),
     "download_mismatch": Code("what was downloaded is not what was announced", "run it again; check the mirror"),
+    # setting a Pi up
+    "inventory_invalid": Code(
+        "a variable of the inventory is missing or cannot work", "correct the variable that the sentence names"
+    ),
+    "os_unsupported": Code(
+        "the host runs no 64-bit Raspberry Pi OS or Debian of version 12 or 13",
+        "write 64-bit Raspberry Pi OS Lite to its SD card",
+    ),
+    "sudo_missing": Code(
+        "the user that logs in may not become root", "give `ansible_become_password`, or the user's right to use sudo"
+    ),
+    "clock_implausible": Code(
+        "the Pi's clock is wrong and no time server answers", "connect it to a network once, or set its clock"
+    ),
+    "packages_unavailable": Code(
+        "packages are missing, and apt cannot bring them", "connect the Pi to the internet once, and repair its apt"
+    ),
+    "compose_missing": Code(
+        "Docker's Compose v2 is not there, and the system's packages have none",
+        "set `raspberry_pi_docker_repository`, or take Debian 13",
+    ),
+    # the firewall and the CAN interface
+    "firewall_reverted": Code(
+        "no new SSH connection came through the new firewall, so the old one is back",
+        "correct the firewall's variables; nothing else was changed",
+    ),
+    "firewall_invalid": Code("the firewall's rules cannot be loaded", "correct the variable that the sentence names"),
+    "boot_config_invalid": Code(
+        "the Pi's config.txt cannot be changed safely", "repair the line that the sentence names"
+    ),
+    "can_controller_absent": Code(
+        "there is no CAN interface", "check the HAT, and that config.txt has its overlay; restart the Pi once"
+    ),
+    "can_controller_fault": Code(
+        "the CAN controller does not enter its configuration mode",
+        "check the HAT's seat and solder joints and the oscillator's value; it is a hardware fault",
+    ),
+    # certificates
+    "ca_expired": Code(
+        "the RV's own CA has expired",
+        "run setup.yml with `tls_certificates_renew_ca` and install the new one on phones",
+    ),
+    "ca_key_missing": Code(
+        "the CA's certificate is there and its key is not",
+        "restore the key from a backup; a new CA is never made silently",
+    ),
+    "certificate_mismatch": Code("a certificate and a key do not belong to each other", "restore both from one backup"),
+    "certificate_invalid": Code("a certificate or key cannot be read", "restore it from a backup"),
+    # environment files
+    "secret_missing": Code("a password that only people can choose is not given", "set the variable in the vault"),
+    "secret_unsupported": Code(
+        "a value cannot be written so that every reader gets the same", "choose another value, as the sentence says"
+    ),
+    "encryption_key_missing": Code(
+        "ENCRYPTION_KEY is lost while the database holds data that it encrypts",
+        "restore it from a backup; a new one would lose that data",
+    ),
+    # the bridge's service
+    "service_failed": Code("a service does not start", "read its journal, which the sentence quotes"),
+    # Wi-Fi credentials for the modules
+    "wifi_invalid": Code("SSID or password cannot work", "correct it: 1 to 32 bytes, and 8 to 63 or none"),
+    "wifi_absent": Code(
+        "neither the inventory nor the database has Wi-Fi credentials",
+        "set `wifi_credentials_ssid`, or use the web app",
+    ),
+    "decryption_failed": Code(
+        "a value of the database cannot be decrypted", "check ENCRYPTION_KEY; enter the value again in the web app"
+    ),
+    # backups, and changing secrets
+    "backup_damaged": Code("the backup is cut off or changed", "take another one"),
+    "backup_locked": Code("the backup does not open with this vault password", "give the password it was made with"),
+    "backup_foreign": Code(
+        "the backup is of another RV", "name the right one, or allow it with `restore_foreign` for a replaced Pi"
+    ),
+    "backup_failed": Code("a part of the RV could not be saved", "read what the sentence names; no backup was written"),
+    "rotation_unfinished": Code(
+        "a secret was changed in some places and not in all", "run rotate.yml again: it goes on where it was"
+    ),
+    "map_invalid": Code("the file is no MBTiles map", "name the .mbtiles file"),
     # what a rollout finds out
     "module_disabled": Code("the module is disabled in the registry", "enable it there to have it updated"),
     "no_image": Code("there is no firmware for the module's type", "nothing, or add its image to `fleet_firmware_dir`"),

@@ -33,8 +33,8 @@ options:
     description:
       - The outcome of each RV, by its name in the inventory.
       - Each has a C(status) (V(done), V(failed), V(not_reached), V(link_lost), V(held_back)), and may have a C(code),
-        an C(error) and C(results), the list that M(trailcurrent.fleet.firmware_rollout) returns. An RV without a status
-        counts as failed.
+        an C(error), C(results), the list that M(trailcurrent.fleet.firmware_rollout) returns, C(said), a few words on
+        what came of it, and C(host). An RV without a status counts as failed.
     type: dict
     required: true
   path:
@@ -45,9 +45,10 @@ options:
   kind:
     description:
       - V(rollout) shows what was done. V(status) shows what each module runs, which image there is for it, and its last
-        result, from the results of a check.
+        result, from the results of a check, and of each RV what M(trailcurrent.fleet.rv_info) returned as its C(host).
+      - V(rvs) has one row for each RV, with what it C(said), where a run concerns no modules.
     type: str
-    choices: [rollout, status]
+    choices: [rollout, status, rvs]
     default: rollout
   fail:
     description: Fail when an RV failed. When false, the caller looks at RV(failed_rvs).
@@ -99,7 +100,7 @@ from ansible.module_utils.basic import AnsibleModule
 SPEC = {
     "rvs": {"type": "dict", "required": True},
     "path": {"type": "path"},
-    "kind": {"type": "str", "choices": ["rollout", "status"], "default": "rollout"},
+    "kind": {"type": "str", "choices": ["rollout", "status", "rvs"], "default": "rollout"},
     "fail": {"type": "bool", "default": True},
 }
 

@@ -44,6 +44,8 @@ class Rv:
 
     :param status: ``done``, ``failed``, ``not_reached``, ``link_lost``, ``login_refused`` or ``held_back``
     :param results: what ``firmware_rollout`` returned, one for each module
+    :param said: what came of it, where it concerned no modules
+    :param host: what ``rv_info`` returned
     """
 
     name: str
@@ -51,6 +53,8 @@ class Rv:
     code: str | None
     error: str | None
     results: tuple[Json, ...]
+    said: str = ""
+    host: Json = dataclasses.field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -70,11 +74,14 @@ class Rv:
             "code": self.code,
             "error": self.error,
             "modules": list(self.results),
+            **({"said": self.said} if self.said else {}),
+            **({"host": self.host} if self.host else {}),
         }
 
 
 RUN: t.Final = "rollout"
 STATUS: t.Final = "status"
+RVS: t.Final = "rvs"
 COLUMNS: t.Final = {
     RUN: (
         Column("RV", 16),
@@ -94,8 +101,18 @@ COLUMNS: t.Final = {
         Column("status", 26),
         Column("last result", 24),
     ),
+    RVS: (Column("RV", 16), Column("status", 14), Column("result", 100)),
 }
-"""By kind of table: what a run did, or what an RV is like."""
+"""By kind of table: what a run did to the modules, what an RV is like, or what a run did to the RVs themselves."""
+HOST_COLUMNS: t.Final = (
+    Column("RV", 16),
+    Column("system", 14),
+    Column("services", 40),
+    Column("disk free", 10),
+    Column("certificate", 12),
+    Column("CA", 12),
+    Column("clock", 14),
+)
 
 
 def contact_status(message: str) -> str:
@@ -121,7 +138,10 @@ def _rv(name: str, said: object) -> Rv:
         error = f"{name} {_CONTACT[status]} ({str(error or 'no answer').removeprefix(_PREFIX)})"
     results = tuple(dict(row) for row in said.get("results") or () if _is_result(row))
     text = printable(str(error), SENTENCE_LIMIT) if error else None
-    return Rv(name, status, said.get("code") or (status if status != "done" else None), text, results)
+    code = said.get("code") or (status if status != "done" else None)
+    host = said.get("host") or {}
+    words = printable(str(said.get("said") or ""), SENTENCE_LIMIT)
+    return Rv(name, status, code, text, results, words, dict(host) if isinstance(host, collections.abc.Mapping) else {})
 
 
 def _is_result(row: object) -> bool:
@@ -134,13 +154,50 @@ def table(rvs: collections.abc.Sequence[Rv], width: int = MIN_WIDTH, kind: str =
     :param width: columns that a sentence may take; rows take what they need, at most the limits of ``COLUMNS``
     :param kind: ``RUN`` or ``STATUS``
     """
-    rows = [(row, note) for rv in rvs for row, note in _rows_of(rv, kind)]
+    rows_of = _rv_row if kind == RVS else _rows_of
+    rows = [(row, note) for rv in rvs for row, note in rows_of(rv, kind)]
     shown = Table(COLUMNS[kind], [row for row, _note in rows])
     lines = shown.head()
     for row, note in rows:
         lines.append(shown.line(row))
         lines.extend(_wrapped(note, max(width, MIN_WIDTH)))
     return lines
+
+
+def host_table(rvs: collections.abc.Sequence[Rv]) -> list[str]:
+    """The lines of the table of the RVs' own computers; none where nothing was asked of them."""
+    rows = [_host_cells(rv) for rv in rvs if rv.host]
+    if not rows:
+        return []
+    shown = Table(HOST_COLUMNS, rows)
+    return [*shown.head(), *map(shown.line, rows), ""]
+
+
+def _host_cells(rv: Rv) -> list[str]:
+    host = rv.host
+    faulty = [f"{name} {state}" for name, state in (host.get("services") or {}).items() if state != "active"]
+    cells = (
+        rv.name,
+        host.get("system", "?"),
+        ", ".join(faulty) or ("ok" if host.get("services") else "none"),
+        f"{host['disk_free'] / 1e9:.1f} GB" if isinstance(host.get("disk_free"), int) else "?",
+        _days(host.get("certificate_days")),
+        _days(host.get("ca_days")),
+        host.get("clock", "?"),
+    )
+    return [printable(str(cell)) for cell in cells]
+
+
+def _days(days: object) -> str:
+    if not isinstance(days, int):
+        return "none"
+    return f"{days} days" if days >= 0 else "EXPIRED"
+
+
+def _rv_row(rv: Rv, _kind: str) -> collections.abc.Iterator[tuple[list[str], str]]:
+    """The one row of an RV in a table that has no modules."""
+    status = "ok" if rv.status == "done" else rv.status
+    yield [rv.name, status, rv.said], _sentence(rv.code, rv.error)
 
 
 def _rows_of(rv: Rv, kind: str) -> collections.abc.Iterator[tuple[list[str], str]]:
@@ -209,10 +266,11 @@ def counts(rvs: collections.abc.Iterable[Rv]) -> dict[str, int]:
     return dict(counted.most_common())
 
 
-def totals(rvs: collections.abc.Sequence[Rv]) -> list[str]:
+def totals(rvs: collections.abc.Sequence[Rv], kind: str = RUN) -> list[str]:
     """One line on the modules, and one on the RVs."""
     modules, stations = counts(rvs), collections.Counter(_standing(rv) for rv in rvs)
-    return [f"Modules: {_enumerated(modules) or 'none'}", f"RVs: {_enumerated(dict(stations.most_common())) or 'none'}"]
+    of_modules = [] if kind == RVS else [f"Modules: {_enumerated(modules) or 'none'}"]
+    return [*of_modules, f"RVs: {_enumerated(dict(stations.most_common())) or 'none'}"]
 
 
 def _standing(rv: Rv) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import collections.abc
 import contextlib
-import ctypes
 import dataclasses
 import hashlib
 import json
@@ -26,17 +25,15 @@ from ...formats.manifest import Manifest, is_whole, parse_release_version
 from ...formats.sshsig import fingerprint
 from ...journal import DIGEST, exclusive, write_atomically
 from ...links import signature as openssh
+from ...links.clock import BUILD_DATE, clock_is_synced
 from ...text import printable
 
-BUILD_DATE: t.Final = 1_795_392_000  # s since the epoch: 2026-11-23, when this collection was built
 LEAD: t.Final = 86_400  # s; how far a release's date counts ahead of a clock that NTP has set
 POLICIES: t.Final = ("required", "if_present")
 VERIFIED_KEPT: t.Final = 200  # releases; some 50 KB, and years of them
 RECORD_LIMIT: t.Final = 1024 * 1024  # bytes; far above what VERIFIED_KEPT entries take
 FAR: t.Final = 1 << 40  # s since the epoch; what no clock says
 LOCK_PATIENCE: t.Final = 5.0  # s; whoever holds the lock writes one small file
-SYNCED_MARK: t.Final = pathlib.Path("/run/systemd/timesync/synchronized")  # systemd-timesyncd(8)
-_STA_UNSYNC: t.Final = 0x40  # adjtimex(2)
 
 Clock = collections.abc.Callable[[], float]
 Json = dict[str, t.Any]
@@ -76,31 +73,6 @@ def judged_time(clock: float, clock_is_synced: bool, newest_released: int) -> in
     if clock_is_synced:
         newest_released = min(newest_released, int(clock) + LEAD)
     return max(int(clock), BUILD_DATE, newest_released)
-
-
-def clock_is_synced() -> bool:
-    """Whether NTP has set this machine's clock, as the kernel or systemd-timesyncd knows it."""
-    return _kernel_is_synced() or SYNCED_MARK.exists()
-
-
-class _Timex(ctypes.Structure):
-    """The beginning of ``struct timex`` and room for the rest of it (adjtimex(2))."""
-
-    _fields_: t.ClassVar = [
-        ("modes", ctypes.c_int),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_byte * 512),
-    ]
-
-
-def _kernel_is_synced() -> bool:
-    adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
-    state = _Timex()  # no modes: it only reads
-    return adjtimex is not None and adjtimex(ctypes.byref(state)) >= 0 and not state.status & _STA_UNSYNC
 
 
 class TrustRecord:

@@ -191,3 +191,48 @@ def test_the_verdict_names_the_modules_or_the_rvs_own_error() -> None:
 def test_a_time_reads_like_one(seconds: float, shown: str) -> None:
     line = report.table(rvs(rv1=done({**UPDATED, "seconds": {"waking": seconds}})))[2]
     assert line.endswith(shown or "version")
+
+
+def test_a_run_on_rvs_alone_has_a_row_for_each_with_what_came_of_it() -> None:
+    stations = rvs(rv1={"status": "done", "said": "set up"}, rv2={"status": "not_reached", "error": "no route"})
+    lines = report.table(stations, kind=report.RVS)
+    assert lines[0].split() == ["RV", "status", "result"]
+    assert [line.split()[:2] for line in lines if line.startswith("rv")] == [["rv1", "ok"], ["rv2", "not_reached"]]
+    assert "set up" in "\n".join(lines)
+    assert "no route" in "\n".join(lines)
+    assert report.totals(stations, report.RVS) == ["RVs: 1 ok, 1 not_reached"]
+
+
+HOST = {
+    "system": "debian 13",
+    "services": {"can0.service": "active", "mosquitto": "exited"},
+    "disk_free": 12_300_000_000,
+    "certificate_days": 12,
+    "ca_days": -3,
+    "clock": "set",
+}
+
+
+def test_the_rvs_computer_is_shown_with_what_is_wrong_of_it() -> None:
+    shown = "\n".join(report.host_table(rvs(rv1={"status": "done", "host": HOST})))
+    assert "mosquitto exited" in shown
+    assert "can0" not in shown
+    assert "12.3 GB" in shown
+    assert "12 days" in shown
+    assert "EXPIRED" in shown
+
+
+def test_an_rv_that_nobody_asked_how_it_is_has_no_table() -> None:
+    assert report.host_table(rvs(rv1=done(UPDATED))) == []
+
+
+def test_a_host_that_told_half_is_shown_without_the_rest() -> None:
+    (_head, _rule, row, _blank) = report.host_table(rvs(rv1={"status": "done", "host": {"clock": "wrong\x1b[2J"}}))
+    assert row.split()[:3] == ["rv1", "?", "none"]
+    assert "\x1b" not in row
+
+
+def test_the_report_file_holds_what_was_said_and_seen() -> None:
+    written = report.as_json(rvs(rv1={"status": "done", "said": "set up", "host": HOST}), "2026-11-23T12:00:00+00:00")
+    assert written["rvs"]["rv1"]["said"] == "set up"
+    assert written["rvs"]["rv1"]["host"] == HOST

@@ -142,20 +142,6 @@ def test_time_is_never_before_the_clock_or_the_build(clock: int, synced: bool, n
     assert not synced or at <= max(clock + DAY, BUILD)
 
 
-def test_state_of_the_clock_is_what_the_system_says() -> None:
-    """Asked twice, by a machine that may or may not be set: the answer is one, and from no shell."""
-    assert trust.clock_is_synced() is trust.clock_is_synced()
-    assert isinstance(trust._kernel_is_synced(), bool)
-
-
-def test_mark_of_timesyncd_counts_where_the_kernel_says_nothing(tmp_path: pathlib.Path, monkeypatch) -> None:
-    monkeypatch.setattr(trust, "_kernel_is_synced", lambda: False)
-    monkeypatch.setattr(trust, "SYNCED_MARK", tmp_path / "synchronized")
-    assert not trust.clock_is_synced()
-    (tmp_path / "synchronized").touch()
-    assert trust.clock_is_synced()
-
-
 # the judgement
 
 
