@@ -21,6 +21,7 @@ from .espota_device import EspotaDevice
 from .http_device import HttpDevice
 from .image import CHIPS, ImageError, read_description, read_image
 from .settings import Faults, ModuleSettings
+from .wifi_receiver import WifiReceiver
 
 __all__ = ["EmulatedModule", "Faults", "ModuleSettings", "State"]
 
@@ -85,6 +86,8 @@ class EmulatedModule:
         self.erasures = 0
         """Times that a 0x03 made it erase its settings."""
         self.has_wifi = settings.wifi
+        self.wifi = WifiReceiver()
+        """What it heard and has of Wi-Fi credentials; `has_wifi` without any stored ones came from the factory."""
         self.configured = settings.configured
         self._bus = bus
         self._advertiser = advertiser
@@ -265,6 +268,7 @@ class EmulatedModule:
     async def _boot(self) -> None:
         """Choose the image as the boot loader does, start it, and report."""
         self.state = State.BOOTING
+        self.wifi.lose_power()
         stored, self._stored = self._stored, None
         faults = self.upload_faults(stored) if stored else _NOTHING
         await asyncio.sleep(self.settings.boot_time + faults.boot_late)
@@ -357,11 +361,16 @@ class EmulatedModule:
             return
         elif identifier == ID_RESET:
             self._erase()
-        elif identifier == ID_WIFI and data[:1] == b"\x04":
-            self.has_wifi = True
+        elif identifier == ID_WIFI:
+            self._hear_wifi(data)
         elif identifier == ID_DISCOVERY and not self.configured and self.state is State.RUNNING:
             self.state = State.JOINING
             self._begin(self._serve_discovery())
+
+    def _hear_wifi(self, data: bytes) -> None:
+        if self.wifi.hear(data, asyncio.get_running_loop().time()):
+            self.has_wifi = True
+            self.say("stored Wi-Fi credentials")
 
     def _hears_settings(self) -> bool:
         stays = self.settings.ota == "http" if self.settings.stays_on_bus is None else self.settings.stays_on_bus
@@ -371,6 +380,7 @@ class EmulatedModule:
         """0x03 on a later generation, whatever its bytes: all settings are gone."""
         self.erasures += 1
         self.has_wifi = self.configured = False
+        self.wifi.erase()
         self.say("a 0x03 made it erase all its settings")
         self.restart()
 

@@ -22,12 +22,13 @@ from .bus import CanBus
 from .certificates import make_certificates
 from .config import Config, read_faults
 from .control import ControlServer, Json
-from .database import Database
+from .database import Database, seal
 from .module import EmulatedModule
 from .settings import Faults
 
 ROOT: t.Final = pathlib.Path(__file__).resolve().parent.parent
 USERNAME: t.Final = "trailcurrent"
+WIFI_PASSWORD: t.Final = "virtual horse battery"
 TOPIC_STATUS: t.Final = "can/bridge/status"
 TOPIC_VERSIONS: t.Final = "can/bridge/versions"
 BRIDGE_TIMEOUT: t.Final = 20.0
@@ -119,6 +120,7 @@ class VirtualRv:
     def __init__(self, folder: pathlib.Path, config: Config, *, with_bridge: bool = True) -> None:
         self._folder = folder
         self._password = secrets.token_urlsafe(16)
+        self._encryption_key = secrets.token_bytes(32)
         self._config = config
         self._with_bridge = with_bridge
         self._modules = Modules(config)
@@ -159,7 +161,8 @@ class VirtualRv:
         database = Database(self._folder / "database")
         database.start()
         self._stack.callback(database.stop)
-        database.write_modules([module.entry for module in self._config.modules])
+        wifi = seal(WIFI_PASSWORD, self._encryption_key)
+        database.write_settings([module.entry for module in self._config.modules], wifi)
         self._write_env(broker, database)
         if self._with_bridge:
             await self._start_bridge(broker)
@@ -240,6 +243,7 @@ class VirtualRv:
             "MQTT_PASSWORD": self._password,
             "TLS_CERT_HOSTNAME": "localhost",
             "MONGODB_DATABASE": database.name,
+            "ENCRYPTION_KEY": self._encryption_key.hex(),
         }
         path = self._folder / "env"
         path.touch(mode=0o600)
@@ -282,6 +286,7 @@ def _status(module: EmulatedModule) -> Json:
         "attempts": module.attempts,
         "triggers": module.triggers,
         "erasures": module.erasures,
+        "wifi": module.wifi.status(),
         "faults": set_faults,
     }
 

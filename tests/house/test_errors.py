@@ -10,6 +10,8 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import C
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs/troubleshooting.md"
 PLUGINS = ROOT / "collections/trailcurrent/fleet/plugins"
+REFUSAL = re.compile(r"trailcurrent\.fleet\.refuse:\n\s+code: (.+)$", re.MULTILINE)
+CHOICE = re.compile(r"(?:\{\{ |else )'(\w+)'")
 ROW = re.compile(r"^\| `(?P<code>\w+)` \| (?P<cause>.+?) \| (?P<remedy>.+?) \|$", re.MULTILINE)
 
 
@@ -32,6 +34,17 @@ def test_row_that_says_something_else_than_the_code_is_found() -> None:
     assert not wrong
 
 
+def refusals() -> set[str]:
+    """The codes in the roles and playbooks, those too that an expression chooses from."""
+    files = [path for folder in ("roles", "playbooks") for path in (ROOT / folder).rglob("*.yml")]
+    said = [code for path in files for code in REFUSAL.findall(path.read_text())]
+    return {name for code in said for name in CHOICE.findall(code) or [code]}
+
+
 def test_code_that_nothing_uses_is_found() -> None:
     source = "".join(path.read_text() for path in sorted(PLUGINS.rglob("*.py")) if path.name != "errors.py")
-    assert not [code for code in CODES if f'"{code}"' not in source]
+    assert not [code for code in set(CODES) - refusals() if f'"{code}"' not in source]
+
+
+def test_refusal_of_a_playbook_with_an_unknown_code_is_found() -> None:
+    assert refusals() <= set(CODES)

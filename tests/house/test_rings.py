@@ -22,6 +22,10 @@ MAY_IMPORT = {
     "bundle": {"base", "formats", "links", "journal"},
     "firmware_fetch": {"base", "formats", "links", "journal"},
     "preflight": {"base"},
+    "wifi_provision": {"base", "formats", "links", "journal"},
+    "backup": {"base", "formats", "links", "journal"},
+    "rotation": {"base", "formats", "links", "journal"},
+    "environment": {"base", "formats", "links", "journal"},
     "runner": {"base"},
 }
 BASE = {"errors", "text", "options"}

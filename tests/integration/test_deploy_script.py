@@ -16,6 +16,7 @@ import pytest
 
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.bundle.verify import trust, verifier
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.links import clock
 from tests.integration import unpacked_release as tampered
 from tests.integration.unpacked_release import (
     BUNDLE,
@@ -272,7 +273,7 @@ def test_newest_verified_date_counts_fully_where_nobody_has_set_the_clock(
     pi.unpack(key=key)
     pi.allow(key, options=f',valid-{"after" if is_soon else "before"}="20500101"')
     write_record(pi, newest_released=SOON)
-    said = CLOCK.format(status=status, now=trust.BUILD_DATE)
+    said = CLOCK.format(status=status, now=clock.BUILD_DATE)
     verified(pi, *alone("mount -t tmpfs tmpfs /run"), TRAILCURRENT_PYTHON=pi.python(said))
 
 
@@ -351,7 +352,7 @@ def test_record_that_is_damaged_counts_as_empty(pi: Pi, key: pathlib.Path, conte
 
 
 def test_build_date_that_differs_from_the_collections_is_found() -> None:
-    assert f"BUILD_DATE = {trust.BUILD_DATE} " in (BUNDLE / "deploy.sh").read_text()
+    assert f"BUILD_DATE = {clock.BUILD_DATE} " in (BUNDLE / "deploy.sh").read_text()
 
 
 # --- a tree that is not the signed one ---
@@ -394,7 +395,7 @@ def module_accepts(pi: Pi, release: pathlib.Path) -> bool:
         policy="required" if os.path.lexists(signers) else "if_present",
         record=trust.TrustRecord(pi.state),
         clock=time.time,
-        synced=trust.clock_is_synced,
+        synced=clock.clock_is_synced,
         subject="the test's release",
     )
     try:

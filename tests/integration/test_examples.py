@@ -56,6 +56,7 @@ class Place:
         espota, http = self.module("espota"), self.module("http")
         table = {
             "mqtts://trailcurrent01.local:8883": self.rv["mqtt_url"],
+            "home: /home/trailcurrent": f"home: {self.home / 'trailcurrent'}",
             "/var/lib/trailcurrent/firmware": str(self.home / "trailcurrent/firmware/wired"),
             "{{ ansible_facts.mcu_modules }}": "{{ modules_with_addresses }}",
             "soak: 600": "soak: 1",
@@ -189,6 +190,8 @@ def playbook(place: Place, path: pathlib.Path) -> list[dict]:
             "gather_facts": False,
             "module_defaults": {f"trailcurrent.fleet.{name}": database for name in ("mcu_module", "mcu_modules_facts")}
             | {
+                "trailcurrent.fleet.can_wifi_provision": {**database, "state_dir": str(place.home / "state")},
+                "trailcurrent.fleet.environment_files": {"mongodb_uri": "mongodb://127.0.0.1:1"},
                 "trailcurrent.fleet.espota_upload": {"address": place.module("espota")["address"]},
                 "trailcurrent.fleet.firmware_fetch": {"api_url": place.releases.api_url},
                 "trailcurrent.fleet.firmware_rollout": {"state_dir": str(place.home / "state")},
@@ -197,7 +200,11 @@ def playbook(place: Place, path: pathlib.Path) -> list[dict]:
             "vars": {
                 "addresses": addresses,
                 "vault_mqtt_password": secrets["MQTT_PASSWORD"],
+                "vault_admin_password": "virtual admin",
+                "vault_new_admin_password": "virtual $admin's other one",
+                "vault_node_red_password": "virtual flows",
                 "vault_module_password": "not asked for",
+                "vault_wifi_password": "virtual horse battery",
                 "modules_with_addresses": "{{ ansible_facts.mcu_modules | map(attribute='hostname')"
                 " | map('extract', addresses) | zip(ansible_facts.mcu_modules) | map('combine') }}",
             },

@@ -55,6 +55,17 @@ def test_document_without_modules_has_none(registry: McuRegistry, database: Data
     assert database.document() == {"_id": "main", "wifi_ssid": "Camp", "mcu_modules": [NEW]}
 
 
+def test_settings_are_read_as_they_are_and_missing_ones_left_out(registry: McuRegistry, database: Database) -> None:
+    assert registry.settings(["wifi_ssid", "mcu_modules", "wifi_password_encrypted"]) == {
+        "wifi_ssid": "Camp",
+        "mcu_modules": [GPS, PANEL],
+    }
+    database.settings.delete_one({"_id": "main"})
+    with pytest.raises(RefusedError) as raised:
+        registry.settings(["wifi_ssid"])
+    assert raised.value.code == "registry_absent"
+
+
 def test_adding_appends_one_element_and_touches_nothing_else(registry: McuRegistry, database: Database) -> None:
     assert registry.add(NEW_NAME, NEW)
     assert database.document() == {"_id": "main", "mcu_modules": [GPS, PANEL, NEW], "wifi_ssid": "Camp"}

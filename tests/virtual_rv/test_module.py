@@ -231,8 +231,10 @@ def test_any_0x03_makes_every_module_erase_its_settings() -> None:
             peer.bus.send(0, TRIGGER)
             await module.until(lambda: module.triggers == 1)
             assert (module.has_wifi, module.state.value) == (False, "running")
-            peer.bus.send(1, b"\x04\x00")
+            for data in ("0101000100000000", "0200610000000000", "0461000000000000"):
+                peer.bus.send(1, bytes.fromhex(data))
             await module.until(lambda: module.has_wifi)
+            assert module.wifi.stored == ("a", "")
 
     asyncio.run(scenario())
 

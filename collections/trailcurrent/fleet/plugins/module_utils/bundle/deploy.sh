@@ -20,7 +20,7 @@ main() { # the shell has read all of it before it runs any of it
         fail "$python does not run here; install Debian's package python3"
     # The system's own Python, with nothing of this folder, the user or the site.
     exec "$python" -I -S -X utf8 - "@VERSION@" "$here" "${0##*/}" <<'END'
-import base64, concurrent.futures, ctypes, fcntl, fnmatch, hashlib, json, os, platform, re, shutil
+import base64, concurrent.futures, ctypes, fcntl, hashlib, json, os, platform, re, shutil
 import signal, stat, subprocess, sys, time
 
 VERSION, HERE, SCRIPT = sys.argv[1:]
@@ -218,16 +218,14 @@ def run(*command):
     if done.returncode:
         raise OSError(done.stdout.decode("utf-8", "replace").strip().split("\n")[-1])
 
-def make_environment(entries, lock, project):
+def make_environment(entries, lock, projects):
     """Its own Ansible from its own wheels: out of copies that were verified, and that no other user can change."""
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     os.mkdir(ENVIRONMENT, 0o700)
     place, python = ENVIRONMENT + "/release/", ENVIRONMENT + "/python/bin/python"
-    collection = ENVIRONMENT + "/collections/ansible_collections/trailcurrent/fleet"
     os.mkdir(place)
-    os.makedirs(collection)
     for entry in entries:
-        if entry["path"] in (lock, project) or re.fullmatch("wheels/.*(-any|%s)[.]whl" % MACHINE, entry["path"]):
+        if entry["path"] in (lock, *projects) or re.fullmatch("wheels/.*(-any|%s)[.]whl" % MACHINE, entry["path"]):
             with open(place + os.path.basename(entry["path"]), "xb") as copy:
                 check(RELEASE + "/" + entry["path"], entry, copy)
     run(sys.executable, "-I", "-m", "venv", "--without-pip", ENVIRONMENT + "/python")
@@ -235,7 +233,10 @@ def make_environment(entries, lock, project):
     pip = python, "-I", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-cache-dir"
     pip += "--require-hashes", "--only-binary", ":all:", "--find-links", place
     run(*pip, "--requirement", place + os.path.basename(lock))
-    run("tar", "-xzf", place + os.path.basename(project), "--no-same-owner", "-C", collection)
+    for path, name in projects.items():
+        collection = ENVIRONMENT + "/collections/ansible_collections/" + name
+        os.makedirs(collection)
+        run("tar", "-xzf", place + os.path.basename(path), "--no-same-owner", "-C", collection)
     shutil.rmtree(place)
     open(ENVIRONMENT + "/ansible.cfg", "x").close()
     os.sync()
@@ -243,8 +244,10 @@ def make_environment(entries, lock, project):
 def have_environment(entries, mark):
     """One at a time: a second deploy.sh waits here, and finds it made."""
     paths, lock = [entry["path"] for entry in entries], "wheels/requirements-%s.lock" % PYTHON
-    projects = fnmatch.filter(paths, "project/trailcurrent-fleet-*.tar.gz")
-    if len(projects) != 1 or lock not in paths:
+    projects = [re.fullmatch("project/([a-z0-9_]+)-([a-z0-9_]+)-[^/]+[.]tar[.]gz", path) for path in paths]
+    projects = {found[0]: found[1] + "/" + found[2] for found in projects if found}  # as Galaxy names a collection
+    ours = [path for path in projects if projects[path] == "trailcurrent/fleet"]
+    if len(ours) != 1 or len({*projects.values()}) != len(projects) or lock not in paths:
         stop("it does not carry its own playbooks and the Python for them", "build it with the payload")
     print("Preparing its Python and Ansible in %s ..." % ENVIRONMENT, flush=True)
     os.makedirs(STATE + "/deploy", exist_ok=True)
@@ -257,7 +260,7 @@ def have_environment(entries, mark):
         if os.path.exists(complete) and read(complete, 200) == mark:
             return
         try:
-            make_environment(entries, lock, *projects)
+            make_environment(entries, lock, projects)
             with open(complete, "xb") as file:
                 file.write(mark)
         finally:

@@ -18,6 +18,7 @@ from ..formats.bundle_zip import read_head
 from ..formats.manifest import Manifest, bundle_name, encode_manifest
 from ..formats.table import amount
 from ..journal import default_state_dir
+from ..links import clock
 from ..options import Options
 from . import changes
 from .build import builder, source
@@ -83,7 +84,7 @@ class Judge:
             policy=self._policy,
             record=self._record,
             clock=time.time,
-            synced=trust.clock_is_synced,
+            synced=clock.clock_is_synced,
             subject=self._subject,
         )
 

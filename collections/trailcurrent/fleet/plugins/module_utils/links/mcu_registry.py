@@ -103,11 +103,15 @@ class McuRegistry:
 
     def read(self) -> object:
         """``mcu_modules`` as it is, whatever its shape; an empty list when the document has no such key."""
+        return self.settings([MODULES]).get(MODULES, [])
+
+    def settings(self, keys: collections.abc.Iterable[str]) -> Entry:
+        """These keys of the web app's document, whatever their shape; those that it lacks are left out."""
         with self._translated("read"):
-            document = self._collection().find_one({"_id": DOCUMENT}, {MODULES: 1})
+            document = self._collection().find_one({"_id": DOCUMENT}, dict.fromkeys(keys, 1))
         if document is None:
             raise self._absent()
-        return document.get(MODULES, [])
+        return {key: value for key, value in document.items() if key != "_id"}
 
     def add(self, name: ModuleName, entry: Entry) -> bool:
         """Append ``entry``; False when the registry has an element of that module already."""

@@ -97,8 +97,8 @@ def mqtt_settings(options: Options, read_text: collections.abc.Callable[[str], s
     :param options: ``mqtt_url``, ``mqtt_username``, ``mqtt_password``, ``mqtt_ca_cert``, ``mqtt_timeout``, ``env_file``
     :raises InputError: ``invalid_option``, ``invalid_env_file``
     """
-    env_file = _expanded(options.get("env_file"))
-    env = _read_env(env_file, read_text)
+    env_file = expanded(options.get("env_file"))
+    env = read_env(env_file, read_text)
     url = options.get("mqtt_url") or env.get("MQTT_BROKER_URL")
     if not url:
         seen = f"there is no MQTT_BROKER_URL in {env_file!r}" if env_file else "no `env_file` is given"
@@ -114,7 +114,11 @@ def mqtt_settings(options: Options, read_text: collections.abc.Callable[[str], s
     )
 
 
-def _read_env(path: str, read_text: collections.abc.Callable[[str], str]) -> dict[str, str]:
+def read_env(path: str, read_text: collections.abc.Callable[[str], str] = read_file) -> dict[str, str]:
+    """The variables of the env file at ``path``; none where there is no such file, or no path.
+
+    :raises InputError: ``invalid_env_file``
+    """
     if not path:
         return {}
     try:
@@ -130,14 +134,15 @@ def _read_env(path: str, read_text: collections.abc.Callable[[str], str]) -> dic
 
 
 def _ca_file(options: Options, env_file: str) -> str | None:
-    given = _expanded(options.get("mqtt_ca_cert"))
+    given = expanded(options.get("mqtt_ca_cert"))
     if given or not env_file:
         return given or None
     beside = pathlib.Path(env_file).parent / CA_FILE
     return str(beside) if beside.is_file() else None
 
 
-def _expanded(path: str | None) -> str:
+def expanded(path: str | None) -> str:
+    """``path`` with the user's home in the place of its `~`; empty when there is none."""
     return str(pathlib.Path(path).expanduser()) if path else ""
 
 

@@ -10,11 +10,11 @@ import re
 import time
 import typing as t
 
-from ..errors import FleetError, LinkError
+from ..errors import FleetError
 from ..formats import can_mqtt, esp_image
+from ..formats.bridge_status import check_status, parse_status
 from ..formats.hostname import ModuleName, parse_hostname
 from ..links.mqtt_session import MqttSession
-from ..text import clock, printable
 from .model import Reported
 from .preconditions import Precondition
 
@@ -64,7 +64,7 @@ class MqttBus:
         if topic == can_mqtt.TOPIC_INBOUND:
             self._take_frame(payload)
         elif topic == can_mqtt.TOPIC_STATUS:
-            self._status = _json_object(payload) or self._status
+            self._status = parse_status(payload) or self._status
         elif topic == can_mqtt.TOPIC_VERSIONS:
             self._take_versions(payload, retained=retained)
             self._heard.set()
@@ -121,21 +121,7 @@ class MqttBus:
 
     async def check(self) -> None:
         """See ``ports.Bus``. A bridge of the old kind has no status: nothing is known to be broken."""
-        if self._status is None:
-            return
-        if self._status.get("state") != "online":
-            raise LinkError(
-                "bridge_down",
-                f"the CAN bridge reports `{printable(str(self._status.get('state')))}` since"
-                f" {clock(self._status.get('since'))}; start it on the Pi: systemctl status cantomqtt",
-            )
-        bus_state = printable(str(self._status.get("bus_state")))
-        if bus_state in {"bus_off", "down"}:
-            raise LinkError(
-                "bus_off",
-                f"the bridge reports the CAN bus as `{bus_state}` since {clock(self._status.get('since'))}; check its"
-                " wiring and termination, then on the Pi: ip -details link show can0",
-            )
+        check_status(self._status)
 
     async def trigger(self, name: ModuleName) -> None:
         """See ``ports.Bus``."""

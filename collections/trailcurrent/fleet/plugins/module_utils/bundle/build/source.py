@@ -27,9 +27,9 @@ from ...formats.manifest import (
     parse_time,
 )
 from ...formats.release_path import check_path
+from ...links.clock import BUILD_DATE
 from ...links.yaml_file import read_yaml
 from ...text import printable
-from ..verify.trust import BUILD_DATE
 from .images import BuildSpec, ImageSpec, Substitution
 
 SOURCE_NAME: t.Final = "bundle.yml"

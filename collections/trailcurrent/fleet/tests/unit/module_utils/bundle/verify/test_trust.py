@@ -23,10 +23,11 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.manifes
     encode_manifest,
 )
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links import signature
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.clock import BUILD_DATE
 
 DAY = 86_400
 YEAR = 365 * DAY
-BUILD = trust.BUILD_DATE
+BUILD = BUILD_DATE
 JUNE_2027 = 1_811_808_000
 DEPLOY = FileEntry("deploy.sh", 0, hashlib.sha256().hexdigest(), 0o755, 0, "stored", 0, hashlib.sha256().hexdigest())
 RELEASE = Manifest(
