@@ -7,10 +7,14 @@ Where the two differ, this is what happens, and no file of ours holds such a val
 - Between single quotes everything is text (systemd), between double quotes ``\"``, ``\\``, ``\$`` and ``\``` stand
   for the second character (systemd), ``\n``, ``\r``, ``\t`` for the control character (dotenv, Compose), and a
   backslash before the line's end joins the lines (systemd).
+
+How values are written is in env_quoting.
 """
 
 from __future__ import annotations
 
+import collections.abc
+import dataclasses
 import re
 import typing as t
 
@@ -18,14 +22,33 @@ from ..errors import InputError
 
 _BLANKS: t.Final = " \t"
 _EMPTY: t.Final = re.compile(r"[ \t]*(?:[#;].*)?")
-_ASSIGNMENT: t.Final = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*", re.ASCII)
+_ASSIGNMENT: t.Final = re.compile(r"[ \t]*(export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*", re.ASCII)
 _COMMENT: t.Final = re.compile(r"(?:^|[ \t])#.*")
 _QUOTED: t.Final = {
     "'": re.compile(r"'([^']*)'[ \t]*(?:#.*)?$", re.MULTILINE),
-    '"': re.compile(r'"((?:[^"\\]|\\.)*)"[ \t]*(?:#.*)?$', re.MULTILINE | re.DOTALL),
+    '"': re.compile(r'"((?:[^"\\]|\\.)*)"[ \t]*(?:#[^\n]*)?$', re.MULTILINE | re.DOTALL),
 }
 _ESCAPE: t.Final = re.compile(r'\\(["\\$`nrt\n])')
 _MEANING: t.Final = {"n": "\n", "r": "\r", "t": "\t", "\n": ""}
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """One variable of a file, and where it stands there.
+
+    :param raw: what follows the ``=``, as it is written, without the blanks around it
+    :param line: the number of its first line
+    :param start: offset of its first character in the file's text (``normal_text``)
+    :param end: offset of the end of its last line
+    """
+
+    name: str
+    value: str = dataclasses.field(repr=False)
+    raw: str = dataclasses.field(repr=False)
+    line: int
+    start: int
+    end: int
+    exported: bool
 
 
 def parse_env(text: str, subject: str = "env file") -> dict[str, str]:
@@ -34,25 +57,59 @@ def parse_env(text: str, subject: str = "env file") -> dict[str, str]:
     :param subject: what to call the file in an error
     :raises InputError: invalid_env_file, with the number of the line, never with its text: it may be a secret
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    variables: dict[str, str] = {}
-    start = 0
+    return {assignment.name: assignment.value for assignment in assignments(normal_text(text), subject)}
+
+
+def normal_text(text: str) -> str:
+    """A file's text without byte order mark, its lines ended by line feeds alone."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def assignments(text: str, subject: str = "env file") -> collections.abc.Iterator[Assignment]:
+    """Each assignment of a ``normal_text``, in order; raises as ``parse_env`` does."""
+    start, number, counted = 0, 1, 0
     while start < len(text):
         line_end = text.find("\n", start)
         line_end = len(text) if line_end < 0 else line_end
         if _EMPTY.fullmatch(text, start, line_end):
             start = line_end + 1
             continue
-        number = text.count("\n", 0, start) + 1
-        assignment = _ASSIGNMENT.match(text, start, line_end)
-        if assignment is None:
+        number, counted = number + text.count("\n", counted, start), start
+        match = _ASSIGNMENT.match(text, start, line_end)
+        if match is None:
             raise _broken(subject, number, "it is no assignment such as NAME=value")
-        value, end = _value(text, assignment.end(), line_end, subject, number)
+        value, end = _value(text, match.end(), line_end, subject, number)
         if "\0" in value:
             raise _broken(subject, number, "its value holds a zero byte")
-        variables[assignment[1]] = value
+        raw = text[match.end() : end].strip(_BLANKS)
+        yield Assignment(match[2], value, raw, number, start, end, exported=bool(match[1]))
         start = end + 1
-    return variables
+
+
+def change_env(text: str, changes: collections.abc.Mapping[str, str], subject: str = "env file") -> str:
+    """``text`` with some variables changed, and everything else, comments and order too, as it is.
+
+    Where a name stands more than once, the last one counts and is changed; the others are removed. A name that is not
+    there is added at the end. The last line is ended.
+
+    :param changes: name -> what to write after its ``=`` (env_quoting)
+    :raises InputError: as ``parse_env``
+    """
+    text = normal_text(text)
+    found = [assignment for assignment in assignments(text, subject) if assignment.name in changes]
+    last = {assignment.name: assignment for assignment in found}
+    parts, position = [], 0
+    for assignment in found:
+        parts.append(text[position : assignment.start])
+        position = assignment.end
+        if last[assignment.name] is assignment:
+            parts.append(f"{assignment.name}={changes[assignment.name]}")
+        else:
+            position += 1
+    parts.append(text[position:])
+    kept = "".join(parts)
+    added = "".join(f"{name}={raw}\n" for name, raw in changes.items() if name not in last)
+    return f"{kept}\n{added}" if kept and not kept.endswith("\n") else kept + added
 
 
 def _value(text: str, start: int, line_end: int, subject: str, number: int) -> tuple[str, int]:

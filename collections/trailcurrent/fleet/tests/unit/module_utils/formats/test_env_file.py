@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import InputError
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.env_file import parse_env
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.formats.env_file import (
+    assignments,
+    change_env,
+    parse_env,
+)
 
 READ = [
     ("", {}),
@@ -33,6 +37,8 @@ READ = [
     ("A=pass#word", {"A": "pass#word"}),
     ("A='value # text' # comment", {"A": "value # text"}),
     ('A="value # text"# comment', {"A": "value # text"}),
+    ('A="1" # comment\nB=2\n', {"A": "1", "B": "2"}),
+    ("A='1' # comment\nB=2\n", {"A": "1", "B": "2"}),
     ("A=${HOME} $HOME `id` $(id)", {"A": "${HOME} $HOME `id` $(id)"}),
     ("A='${HOME}'", {"A": "${HOME}"}),
     ('A="${HOME}"', {"A": "${HOME}"}),
@@ -123,3 +129,40 @@ def test_any_text_raises_nothing_but_an_input_error(text: str) -> None:
 
 def test_ten_megabytes_of_one_value_are_read_and_not_hung_on() -> None:
     assert len(parse_env('A="' + "\\n" * 5_000_000 + '"')["A"]) == 5_000_000
+
+
+CHANGED = [
+    ("", {"A": "1"}, "A=1\n"),
+    ("A=0\n", {"A": "1"}, "A=1\n"),
+    ("A=0", {"A": "1"}, "A=1\n"),
+    ("A=0", {"B": "1"}, "A=0\nB=1\n"),
+    ("# c\n\nA=0 # old\nB=2\n", {"A": "1"}, "# c\n\nA=1\nB=2\n"),
+    ("A=0\nB=2\nA=1\n", {"A": "3"}, "B=2\nA=3\n"),
+    ("A='two\nlines' # c\nB=2", {"A": "1"}, "A=1\nB=2\n"),
+    ("\ufeffA=0\r\n# c\r\nB=2\r\n", {"B": "1"}, "A=0\n# c\nB=1\n"),
+    ("export A=0\n  B = 2\n", {"A": "1"}, "A=1\n  B = 2\n"),
+    ("A=0\n; c", {"B": "1", "C": "2"}, "A=0\n; c\nB=1\nC=2\n"),
+]
+
+
+@pytest.mark.parametrize(("text", "changes", "after"), CHANGED)
+def test_change_that_loses_what_was_not_named_is_found(text: str, changes: dict[str, str], after: str) -> None:
+    assert change_env(text, changes) == after
+
+
+LINES = st.lists(st.sampled_from(["A=1", "B='x y' # c", "# note", "", '  C = "q"', "export D=4", "A=2"]), max_size=8)
+
+
+@given(LINES, st.dictionaries(st.sampled_from("ABCDE"), st.sampled_from(["1", "'x y'"]), max_size=3))
+def test_change_keeps_every_line_of_another_name_in_order(lines: list[str], changes: dict[str, str]) -> None:
+    before = "".join(f"{line}\n" for line in lines)
+    after = change_env(before, changes)
+    named = {line.line for line in assignments(before) if line.name in changes}
+    kept = [line for number, line in enumerate(lines, 1) if number not in named]
+    assert [line for line in after.splitlines() if line in kept and parse_env(line).keys().isdisjoint(changes)] == kept
+    assert parse_env(after) == parse_env(before) | parse_env("".join(f"{k}={v}\n" for k, v in changes.items()))
+
+
+def test_assignment_that_shows_its_secret_when_printed_is_found() -> None:
+    (line,) = assignments("A='secret'\n")
+    assert "secret" not in repr(line)

@@ -1,0 +1,1 @@
+"""The two environment files of an RV as one truth."""
