@@ -206,6 +206,9 @@ CODES: t.Final[dict[str, Code]] = {
         "Docker's Compose v2 is not there, and the system's packages have none",
         "set `raspberry_pi_docker_repository`, or take Debian 13",
     ),
+    "docker_config_invalid": Code(
+        "the settings of Docker on the Pi are no JSON object", "repair `/etc/docker/daemon.json`, or remove it"
+    ),
     # the firewall and the CAN interface
     "firewall_reverted": Code(
         "no new SSH connection came through the new firewall, so the old one is back",
@@ -242,6 +245,22 @@ CODES: t.Final[dict[str, Code]] = {
         "ENCRYPTION_KEY is lost while the database holds data that it encrypts",
         "restore it from a backup; a new one would lose that data",
     ),
+    "encryption_key_in_use": Code(
+        "ENCRYPTION_KEY is to be replaced while data may be encrypted with it",
+        "leave it out of `environment_files_replace`",
+    ),
+    "credential_secret_missing": Code(
+        "NODE_RED_CREDENTIAL_SECRET is lost while Node-RED has credentials that it encrypts",
+        "restore it from a backup, or remove the credentials as the sentence says",
+    ),
+    "secret_differs": Code(
+        "a given secret is not the one on the Pi",
+        "correct the vault, run rotate.yml, or name it in `environment_files_replace`",
+    ),
+    "secrets_disagree": Code(
+        "the two environment files hold different values of one secret",
+        "make them equal by hand, or give the right one and name it in `environment_files_replace`",
+    ),
     # the bridge's service
     "service_failed": Code("a service does not start", "read its journal, which the sentence quotes"),
     # Wi-Fi credentials for the modules
@@ -255,7 +274,10 @@ CODES: t.Final[dict[str, Code]] = {
     ),
     # backups, and changing secrets
     "backup_damaged": Code("the backup is cut off or changed", "take another one"),
-    "backup_locked": Code("the backup does not open with this vault password", "give the password it was made with"),
+    "backup_locked": Code(
+        "there is no vault password, or the backup does not open with it",
+        "give the password that the backup was made with",
+    ),
     "backup_foreign": Code(
         "the backup is of another RV", "name the right one, or allow it with `restore_foreign` for a replaced Pi"
     ),
@@ -264,6 +286,7 @@ CODES: t.Final[dict[str, Code]] = {
         "a secret was changed in some places and not in all", "run rotate.yml again: it goes on where it was"
     ),
     "map_invalid": Code("the file is no MBTiles map", "name the .mbtiles file"),
+    "map_damaged": Code("the map did not reach the Pi as it was sent", "run it again"),
     # what a rollout finds out
     "module_disabled": Code("the module is disabled in the registry", "enable it there to have it updated"),
     "no_image": Code("there is no firmware for the module's type", "nothing, or add its image to `fleet_firmware_dir`"),
