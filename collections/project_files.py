@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SUFFIXES = frozenset({".in", ".lock", ".md", ".py", ".service", ".sh", ".yaml", ".yml"})
+SUFFIXES = frozenset({".in", ".j2", ".lock", ".md", ".py", ".service", ".sh", ".yaml", ".yml"})
 """Of all files that git tracks where these programs look (tests/house/test_payload.py)."""
 OTHER_TREES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 """Set inside a hook of git, where they name the tree of that hook."""

@@ -181,7 +181,7 @@ class Bridge:
             if self._broker.want_write:
                 writes.append(connection)
         pause = min(max(self._bus_retry_at - time.monotonic(), 0.0), TURN) if self._bus_full else TURN
-        readable, writable, _ = select.select(reads, writes, [], pause)
+        readable, writable, _broken = select.select(reads, writes, [], pause)
         return readable, writable
 
     def _read_bus(self) -> None:

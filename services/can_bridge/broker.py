@@ -134,7 +134,7 @@ class BrokerLink:
 
         TCP acknowledges at once: the broker's Nagle would hold the next command back for the kernel's usual 40 ms.
         """
-        for _ in range(READS_AT_ONCE):
+        for _packet in range(READS_AT_ONCE):
             before = self._messages
             self._client.loop_read()
             connection: t.Any = self._client.socket()

@@ -92,7 +92,7 @@ class CanLink:
         """At most ``limit`` frames that have arrived, without waiting. :raises BusLostError:"""
         frames: list[Frame] = []
         bus = self._open_bus()
-        for _ in range(limit):
+        for _turn in range(limit):
             try:
                 message = bus.recv(0)
             except (can.CanError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What a bundle carries so that a Pi can deploy itself: the locks of its Python, and no collection but our own."""
+"""What a bundle carries so that a Pi can deploy itself: the locks of its Python, and the collections that it needs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import subprocess
 import sys
 import types
 
+import packaging.specifiers
+import packaging.version
 import pytest
 import yaml
 
@@ -66,8 +68,16 @@ def named_in(value: object) -> set[str]:
     return set(NAME.findall(value)) if isinstance(value, str) and ("{{" in value or NAME.fullmatch(value)) else set()
 
 
+def carried() -> dict[str, str]:
+    """The other collections that requirements/collections brings, with their versions, by its record."""
+    record = (ROOT / "requirements/collections.sha256").read_text()
+    found = re.findall(r"^[0-9a-f]{64}  (\w+)-(\w+)-([0-9.]+)\.tar\.gz$", record, re.MULTILINE)
+    assert len(found) == len(record.splitlines())
+    return {f"{namespace}.{name}": version for namespace, name, version in found}
+
+
 def test_foreign_collection_that_the_payload_does_not_carry_is_found() -> None:
-    """None is used today, so none is carried: who uses one lets collections/payload carry it."""
+    """Who uses another one names it in galaxy.yml, and lets requirements/collections bring it."""
     tasks = [path for folder in ("playbooks", "roles") for path in (ROOT / folder).rglob("*.yml")]
     assert len(tasks) > 10
     ours = {"ansible.builtin", "trailcurrent.fleet"}
@@ -77,9 +87,15 @@ def test_foreign_collection_that_the_payload_does_not_carry_is_found() -> None:
         for path, names in used.items()
         if (found := {name for name in names - ours if name.split(".")[0] in {"ansible", "community", "containers"}})
     }
-    assert not foreign
-    assert set().union(*used.values()) >= ours
-    assert yaml.safe_load((COLLECTION / "galaxy.yml").read_text())["dependencies"] == {}
+    assert {path: found - set(carried()) for path, found in foreign.items() if found - set(carried())} == {}
+    assert set().union(*used.values()) >= ours | set(carried()), "nothing is carried that nobody uses"
+
+
+def test_collection_of_another_version_than_galaxy_may_bring_is_found() -> None:
+    dependencies = yaml.safe_load((COLLECTION / "galaxy.yml").read_text())["dependencies"]
+    assert set(dependencies) == set(carried())
+    for name, version in carried().items():
+        assert packaging.version.Version(version) in packaging.specifiers.SpecifierSet(dependencies[name])
 
 
 def project_files() -> types.ModuleType:

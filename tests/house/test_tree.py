@@ -24,6 +24,7 @@ SCRIPTS = [
     ".ci/run",
     "collections/build",
     "collections/payload",
+    "requirements/collections",
     "requirements/environment",
     "requirements/refresh",
 ]
@@ -104,6 +105,7 @@ def test_lock_without_a_hash_is_found(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text()
     entries = re.split(r"\n(?=\S)", text.strip())
     assert len(entries) > 15
+    entries += (ROOT / "requirements/collections.lock").read_text().strip().split("\n\n")
     assert not [entry for entry in entries if "--hash=sha256:" not in entry]
 
 

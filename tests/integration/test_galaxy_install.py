@@ -51,7 +51,11 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Laptop:
     made = Laptop(home / "venv/bin", home)
     pip = ["-m", "pip", "install", "--quiet", "--require-hashes", "--prefer-binary"]
     subprocess.run([made.bin / "python", *pip, "-r", ROOT / "requirements/runtime.lock"], check=True)
-    installed = made.run("ansible-galaxy", "collection", "install", "--no-deps", "--offline", build(home))
+    bring = [made.bin / "python", ROOT / "requirements/collections", "archives", home]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(ROOT / ".cache")}
+    needed = subprocess.run(bring, env=environment, check=True, capture_output=True, text=True).stdout.split()
+    # With its dependencies, which are all there: Galaxy would be asked for one that is not.
+    installed = made.run("ansible-galaxy", "collection", "install", "--offline", *needed, build(home))
     assert installed.returncode == 0, installed.stderr
     return made
 
@@ -80,6 +84,7 @@ def test_archive_with_links_tests_or_caches_in_it_is_found(laptop: Laptop) -> No
     assert not [path for path in files if {"unit", "__pycache__", "output"} & set(path.parts)]
     assert {"firmware.yml", "status.yml", "module_ota.yml"} <= {path.name for path in (root / "playbooks").iterdir()}
     assert {"mcu_firmware", "python_runtime"} <= {path.name for path in (root / "roles").iterdir()}
+    assert (root / "services/can_bridge/__main__.py").exists()
     assert (root / "LICENSE").exists()
 
 
@@ -87,6 +92,14 @@ def test_archive_with_links_tests_or_caches_in_it_is_found(laptop: Laptop) -> No
 def test_playbook_that_only_parses_in_the_clone_is_found(laptop: Laptop, playbook: str) -> None:
     done = laptop.run("ansible-playbook", f"trailcurrent.fleet.{playbook}", "-i", "localhost,", "--syntax-check")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_bridge_that_can_only_be_packed_in_the_clone_is_found(laptop: Laptop) -> None:
+    root = laptop.home / ".ansible/collections/ansible_collections/trailcurrent/fleet"
+    for folder in (root, ROOT):
+        packed = laptop.run("python", folder / "roles/can_bridge/files/pack_code.py", laptop.home / "services")
+        assert packed.returncode == 0, packed.stderr
+    assert len(list((laptop.home / "services").glob("can_bridge-*.tar.gz"))) == 1, "the same code by the same name"
 
 
 def test_documentation_that_only_shows_in_the_clone_is_found(laptop: Laptop) -> None:

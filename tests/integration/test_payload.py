@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import gzip
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -110,7 +112,7 @@ def lock(python: str) -> bytes:
 
 
 def test_project_that_lacks_its_playbooks_or_services_is_found(payload: Payload) -> None:
-    (archive,) = (payload.folder / "project").glob("*.tar.gz")
+    (archive,) = (payload.folder / "project").glob("trailcurrent-*.tar.gz")
     with tarfile.open(archive) as opened:
         names = set(opened.getnames())
     assert {
@@ -120,7 +122,35 @@ def test_project_that_lacks_its_playbooks_or_services_is_found(payload: Payload)
     } <= names
     services = {path.relative_to(payload.folder / "project") for path in (payload.folder / "project").rglob("*.py")}
     assert pathlib.Path("services/can_bridge/__main__.py") in services
+    assert {"services/can_bridge/__main__.py", "roles/can_bridge/templates/cantomqtt.service.j2"} <= names
     assert not [name for name in [*names, *map(str, services)] if "__pycache__" in name]
+
+
+def test_collection_that_a_pi_would_miss_is_found(payload: Payload) -> None:
+    """As Galaxy packs one: its lists name what is in it, and nothing else."""
+    (archive,) = (payload.folder / "project").glob("community-crypto-*.tar.gz")
+    with tarfile.open(archive) as opened:
+        held = {member.name: opened.extractfile(member) for member in opened}
+        contents = {name: file.read() for name, file in held.items() if file}
+    manifest, listing = json.loads(contents["MANIFEST.json"]), json.loads(contents["FILES.json"])
+    assert manifest["file_manifest_file"]["chksum_sha256"] == hashlib.sha256(contents["FILES.json"]).hexdigest()
+    listed = {entry["name"]: entry["chksum_sha256"] for entry in listing["files"] if entry["ftype"] == "file"}
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    assert {name: files[name] for name in files.keys() - {"MANIFEST.json", "FILES.json"}} == listed
+    assert {"plugins/modules/x509_certificate.py", "COPYING"} <= set(listed)
+
+
+def test_collection_that_was_damaged_in_the_cache_does_not_get_into_the_bundle(
+    payload: Payload, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(payload.cache / "trailcurrent", tmp_path / "cache/trailcurrent")
+    (kept,) = (tmp_path / "cache/trailcurrent/collections").rglob("community-crypto-*.tar.gz")
+    kept.write_bytes(gzip.compress(gzip.decompress(kept.read_bytes()) + b"more"))
+    before = payload.files()
+    done = dataclasses.replace(payload, cache=tmp_path / "cache").fill(**OFFLINE)
+    assert done.returncode != 0
+    assert "pip could not bring the package of collections.lock" in done.stderr
+    assert payload.files() == before
 
 
 def test_second_run_changes_nothing_and_needs_no_network(payload: Payload) -> None:
@@ -168,9 +198,10 @@ def test_mode_that_the_folder_has_from_before_does_not_get_into_the_bundle(paylo
 def test_mode_that_the_cache_or_the_umask_gives_does_not_get_into_the_bundle(
     payload: Payload, tmp_path: pathlib.Path
 ) -> None:
-    shutil.copytree(payload.cache / "trailcurrent/wheels", tmp_path / "cache/trailcurrent/wheels")
-    for wheel in (tmp_path / "cache").rglob("*.whl"):
-        wheel.chmod(0o700)
+    shutil.copytree(payload.cache / "trailcurrent", tmp_path / "cache/trailcurrent")
+    for pattern in ("*.whl", "*.tar.gz"):
+        for kept in (tmp_path / "cache").rglob(pattern):
+            kept.chmod(0o700)
     other = Payload(tmp_path / "other", tmp_path / "cache")
     usual = os.umask(0o077)
     try:
@@ -239,7 +270,7 @@ def test_change_that_is_not_committed_yet_gets_into_the_bundle(clone: Payload) -
     assert (filled / "bus.py").read_text() == "changed = True\n"
     assert not (filled / "broker.py").exists()
     assert "left out 'services/can_bridge/broker.py'" in done.stderr
-    (archive,) = (clone.folder / "project").glob("*.tar.gz")
+    (archive,) = (clone.folder / "project").glob("trailcurrent-*.tar.gz")
     with tarfile.open(archive) as opened:
         assert "playbooks/new.yml" in opened.getnames()
 

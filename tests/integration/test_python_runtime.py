@@ -103,7 +103,7 @@ def python_that_says(folder: pathlib.Path, **facts: object) -> str:
 
 
 def test_a_second_run_changes_nothing_and_needs_neither_pip_nor_network(pi: Pi) -> None:
-    first = pi.play(imports="paho.mqtt, pymongo, zeroconf")
+    first = pi.play(imports="can, cryptography.x509, msgpack, paho.mqtt, pymongo, zeroconf")
     assert first.returncode == 0, first.stdout
     (name,) = pi.made()
     assert f"runtime={pi.runtimes / name}/bin/python ready=True" in first.stdout

@@ -245,6 +245,14 @@ def test_playbook_is_given_whole_paths_and_nothing_of_the_callers(tmp_path: path
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     }
     assert done.stdout.splitlines()[-1] == f"{place} {sorted(given.items())} ''", done.stderr
+    others = place / "collections/ansible_collections/community/crypto"
+    assert (others / "NAME").read_text() == "another collection"
+
+
+@pytest.mark.parametrize("stray", ["project/trailcurrent-fleet-1.1.0.tar.gz", "project/community-crypto-9.tar.gz"])
+def test_release_with_two_of_one_collection_is_refused(bare_pi: Pi, stray: str) -> None:
+    bare_pi.unpack(files={**playable("it"), stray: b""})
+    assert VERIFIED in refusal(bare_pi.deploy())
 
 
 # --- the whole way ---

@@ -53,6 +53,7 @@ FILES: t.Final = {
 """A small release, which lacks its own Python: deploy.sh says so when it has verified all of it."""
 VERIFIED: t.Final = "does not carry its own playbooks"
 PROJECT: t.Final = "project/trailcurrent-fleet-1.0.0.tar.gz"
+NEEDED: t.Final = "project/community-crypto-3.0.5.tar.gz"
 PLAYER: t.Final = b"""
 import os, pathlib, sys
 def main():
@@ -150,7 +151,8 @@ def playable(name: str) -> dict[str, bytes]:
             zipped.writestr(path, content)
     lock = f"player==1.0 --hash=sha256:{hashlib.sha256(stream.getvalue()).hexdigest()}\n".encode()
     locks = {f"wheels/requirements-{python}.lock": lock for python in REQUIRES.python}
-    return {**locks, "wheels/player-1.0-py3-none-any.whl": stream.getvalue(), PROJECT: _archive("NAME", name.encode())}
+    projects = {PROJECT: _archive("NAME", name.encode()), NEEDED: _archive("NAME", b"another collection")}
+    return {**locks, "wheels/player-1.0-py3-none-any.whl": stream.getvalue(), **projects}
 
 
 class Pi:

@@ -26,7 +26,7 @@ MANYLINUX = (
     "manylinux2014",
 )
 """glibc 2.34 and before: Debian 12 has 2.36. pip does not know that a newer one includes the older."""
-PIP_TIMEOUT = 900  # s; the wheels are some 3 MB
+PIP_TIMEOUT = 900  # s; the wheels are some 9 MB
 SAID_LINES = 3  # of pip's last lines in an error
 
 
