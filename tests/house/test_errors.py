@@ -12,6 +12,7 @@ TABLE = ROOT / "docs/troubleshooting.md"
 PLUGINS = ROOT / "collections/trailcurrent/fleet/plugins"
 REFUSAL = re.compile(r"trailcurrent\.fleet\.refuse:\n\s+code: (.+)$", re.MULTILINE)
 CHOICE = re.compile(r"(?:\{\{ |else )'(\w+)'")
+NAME = re.compile(r"^\w+$")
 ROW = re.compile(r"^\| `(?P<code>\w+)` \| (?P<cause>.+?) \| (?P<remedy>.+?) \|$", re.MULTILINE)
 
 
@@ -38,11 +39,12 @@ def refusals() -> set[str]:
     """The codes in the roles and playbooks, those too that an expression chooses from."""
     files = [path for folder in ("roles", "playbooks") for path in (ROOT / folder).rglob("*.yml")]
     said = [code for path in files for code in REFUSAL.findall(path.read_text())]
-    return {name for code in said for name in CHOICE.findall(code) or [code]}
+    return {name for code in said for name in CHOICE.findall(code) or NAME.findall(code)}
 
 
 def test_code_that_nothing_uses_is_found() -> None:
-    source = "".join(path.read_text() for path in sorted(PLUGINS.rglob("*.py")) if path.name != "errors.py")
+    files = [path for folder in (PLUGINS, ROOT / "roles") for path in sorted(folder.rglob("*.py"))]
+    source = "".join(path.read_text() for path in files if path.name != "errors.py")
     assert not [code for code in set(CODES) - refusals() if f'"{code}"' not in source]
 
 

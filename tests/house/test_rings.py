@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "preflight": {"base"},
     "wifi_provision": {"base", "formats", "links", "journal"},
     "backup": {"base", "formats", "links", "journal"},
-    "rotation": {"base", "formats", "links", "journal"},
+    "rotation": {"base", "formats", "links", "journal", "environment"},
+    "map_upload": {"base", "formats", "links", "journal"},
     "environment": {"base", "formats", "links", "journal"},
     "runner": {"base"},
 }

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import collections.abc
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -58,6 +60,8 @@ class Place:
             "mqtts://trailcurrent01.local:8883": self.rv["mqtt_url"],
             "home: /home/trailcurrent": f"home: {self.home / 'trailcurrent'}",
             "/var/lib/trailcurrent/firmware": str(self.home / "trailcurrent/firmware/wired"),
+            "/boot/firmware/config.txt": str(self.home / "config.txt"),
+            "/home/trailcurrent/data/tileserver": str(self.home / "tileserver"),
             "{{ ansible_facts.mcu_modules }}": "{{ modules_with_addresses }}",
             "soak: 600": "soak: 1",
             "https://mirror.example.org/firmware": self.releases.url("web"),
@@ -77,6 +81,7 @@ class Place:
             "PATH": f"{self.home / 'bin'}:{os.environ['PATH']}",
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
+            "ANSIBLE_VAULT_PASSWORD_FILE": str(self.home / "vault-password"),
         }
 
 
@@ -89,9 +94,30 @@ def furnish(home: pathlib.Path, rv: dict) -> None:
     demo.write_firmware(home / "trailcurrent/firmware", "1.2.3")
     prepare_release(home)
     (home / "firmware").symlink_to("trailcurrent/firmware")
+    (home / "config.txt").write_text("dtparam=audio=on\ndtoverlay=disable-bt\n")
+    furnish_keepsakes(home)
     (home / "bin").mkdir()
     (home / "bin/docker").write_text(DOCKER)
     (home / "bin/docker").chmod(0o755)
+
+
+def furnish_keepsakes(home: pathlib.Path) -> None:
+    """What is saved, changed and uploaded: the vault's password, environment files with all secrets, and a map."""
+    (home / "vault-password").write_text("of these examples\n")
+    names = (
+        "MQTT_PASSWORD",
+        "ENCRYPTION_KEY",
+        "ADMIN_PASSWORD",
+        "NODE_RED_ADMIN_PASSWORD",
+        "NODE_RED_CREDENTIAL_SECRET",
+    )
+    text = "".join(f"{name}={'5' * 64}\n" for name in names) + "TLS_CERT_HOSTNAME=trailcurrent01.local\n"
+    for folder in ("rotation", "rotation/local_code", "maps"):
+        (home / folder).mkdir()
+    for name in (".env", "local_code/.env"):
+        (home / "rotation" / name).write_text(text)
+    with contextlib.closing(sqlite3.connect(home / "maps/europe.mbtiles")) as map_:
+        map_.executescript("CREATE TABLE metadata (name, value); CREATE TABLE tiles (a); INSERT INTO tiles VALUES (1)")
 
 
 def prepare_release(home: pathlib.Path) -> None:
@@ -196,6 +222,17 @@ def playbook(place: Place, path: pathlib.Path) -> list[dict]:
                 "trailcurrent.fleet.firmware_fetch": {"api_url": place.releases.api_url},
                 "trailcurrent.fleet.firmware_rollout": {"state_dir": str(place.home / "state")},
                 "trailcurrent.fleet.http_ota_upload": {"address": place.module("http")["address"]},
+                "trailcurrent.fleet.rv_backup": {
+                    **database,
+                    "home": str(place.home / "rotation"),
+                    "etc": str(place.home / "etc"),
+                    "state_dir": str(place.home / "state"),
+                },
+                "trailcurrent.fleet.rv_rotate": {
+                    "home": str(place.home / "rotation"),
+                    "state_dir": str(place.home / "state"),
+                    "prove": False,
+                },
             },
             "vars": {
                 "addresses": addresses,

@@ -39,6 +39,7 @@ options:
 EXAMPLES = r"""
 - name: See how the RV's computer is
   trailcurrent.fleet.rv_info:
+    services: [cantomqtt.service, docker.service]
 """
 
 RETURN = r"""
