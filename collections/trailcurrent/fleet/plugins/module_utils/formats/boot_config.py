@@ -164,12 +164,12 @@ def _parse(content: str) -> list[tuple[Identity, str]]:
     key = _ALIASES.get(key, key)
     if key == "dtparam":
         parameters = (parameter.partition("=") for parameter in value.split(",") if parameter.strip())
-        return [((key, name.strip()), setting.strip()) for name, _, setting in parameters]
+        return [((key, name.strip()), setting.strip()) for name, _equals, setting in parameters]
     if key == "dtoverlay":
         name = re.split("[,:]", value, maxsplit=1)[0]
         return [((key, name.strip()), value[len(name) + 1 :].strip())] if name.strip() else []
     if key == "gpio":
-        pins, _, setting = value.partition("=")
+        pins, _equals, setting = value.partition("=")
         return [((key, pins.strip()), setting.strip())]
     return [((key, ""), value)]
 

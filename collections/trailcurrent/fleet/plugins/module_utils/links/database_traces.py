@@ -84,11 +84,11 @@ def look_for_encrypted(
     """
     traces = find_traces(root or docker_root())
     names = (container,) if container else traces.running
-    if PYMONGO_MISSING is not None and (names or _listens(uri)):
+    if PYMONGO_MISSING is not None and (names or listens(uri)):
         return Evidence(Finding.SILENT, "there is a database, and without pymongo it cannot be asked")
     try:
         targets = [at_address(uri, docker.container_address(name)) for name in names] or [uri]
-        listening = [target for target in targets if _listens(target)]
+        listening = [target for target in targets if listens(target)]
         if not listening:
             return _silence(traces)
         found = [name for target in listening for name in encrypted_names(target, database, timeout=timeout)]
@@ -158,7 +158,8 @@ def _silence(traces: Traces) -> Evidence:
     return Evidence(Finding.SILENT, f"there is a database ({traces}), and it does not answer")
 
 
-def _listens(uri: str) -> bool:
+def listens(uri: str) -> bool:
+    """Whether somebody takes connections at the address of a MongoDB URI."""
     parts = urllib.parse.urlsplit(uri)
     with contextlib.suppress(OSError, ValueError):
         socket.create_connection((parts.hostname or "127.0.0.1", parts.port or PORT), KNOCK).close()

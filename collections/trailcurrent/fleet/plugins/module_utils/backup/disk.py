@@ -1,0 +1,183 @@
+"""Files of the RV as a backup reads and writes them: no way out of their folders, replaced whole, owners kept."""
+
+from __future__ import annotations
+
+import collections.abc
+import contextlib
+import dataclasses
+import errno
+import os
+import pathlib
+import secrets
+import stat
+import typing as t
+
+from ..errors import InputError, LinkError, RefusedError
+from ..formats.backup_manifest import Member
+
+# What is saved of the folders that belong to a user (PROTOCOLS.md, Files on the Pi; Node-RED's own documentation).
+ENV_FILES: t.Final = (".env", "local_code/.env", "local_code/ca.pem")
+KEYS: t.Final = "data/keys"
+NODE_RED: t.Final = "data/node-red"
+NODE_RED_FILES: t.Final = ("flows.json", "flows_cred.json", "settings.js", "package.json", ".config.runtime.json")
+FILE_LIMIT: t.Final = 64 * 1024 * 1024  # bytes; the largest, flows.json, has some hundred kilobytes
+FOLDER_MODE: t.Final = 0o755
+_HOME: t.Final = "home"
+_ETC: t.Final = "etc"
+_FULL: t.Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Roots:
+    """Where the places of a backup are on this Pi."""
+
+    home: pathlib.Path
+    etc: pathlib.Path
+
+    def of(self, path: str) -> tuple[pathlib.Path, pathlib.PurePosixPath]:
+        """The folder that a member's path must not leave, and the way from there."""
+        place, _, rest = path.partition("/")
+        return (self.home if place == _HOME else self.etc), pathlib.PurePosixPath(rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A file of the Pi, as it is."""
+
+    path: str
+    content: bytes = dataclasses.field(repr=False)
+    mode: int
+    uid: int
+    gid: int
+
+
+def files(roots: Roots) -> collections.abc.Iterator[Found]:
+    """Everything that a backup holds besides the database.
+
+    :raises RefusedError: ``backup_failed``, naming what cannot be saved
+    """
+    names = [*ENV_FILES, *_listed(roots.home, KEYS), *(f"{NODE_RED}/{name}" for name in NODE_RED_FILES)]
+    paths = [*(f"{_HOME}/{name}" for name in names), *(f"{_ETC}/{name}" for name in _below(roots.etc))]
+    for path in paths:
+        found = read(roots, path)
+        if found is not None:
+            yield found
+
+
+def read(roots: Roots, path: str) -> Found | None:
+    """One file of the Pi; None where there is none.
+
+    A link is followed as long as it stays below its root: the old scripts made some.
+    """
+    root, rest = roots.of(path)
+    try:
+        place = (root / rest).resolve(strict=True)
+        if not place.is_relative_to(root.resolve()):
+            raise _unsaved(root / rest, f"it is a link to {place}, outside of {root}")
+        handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unsaved(root / rest, f"it cannot be read ({error.strerror})") from None
+    with os.fdopen(handle, "rb") as file:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode) or state.st_size > FILE_LIMIT:
+            raise _unsaved(root / rest, f"it is no file of at most {FILE_LIMIT >> 20} MB")
+        return Found(path, file.read(), stat.S_IMODE(state.st_mode) & 0o777, state.st_uid, state.st_gid)
+
+
+def place(roots: Roots, member: Member, content: bytes, owner: tuple[int, int]) -> None:
+    """Put a file of a backup in its place, whole or not at all, also when the power goes.
+
+    Folders that are missing belong to whom the one above them belongs.
+
+    :raises LinkError: ``disk_full``, ``state_unwritable``
+    :raises RefusedError: ``unsafe_path`` where a folder of its way is a link that leads elsewhere
+    """
+    root, rest = roots.of(member.path)
+    path = root / rest
+    with writing(path):
+        _make_folders(root, rest.parent)
+        if not path.parent.resolve().is_relative_to(root.resolve()):
+            raise RefusedError(
+                "unsafe_path", f"{path} was not written: {path.parent} leads out of {root}; remove that link."
+            )
+        staged = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+        try:
+            _write(staged, content, member.mode, owner)
+            staged.replace(path)
+        except OSError:
+            staged.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> collections.abc.Iterator[None]:
+    """Errors of the disk in our terms."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in _FULL
+        advice = "free some space on that disk" if full else "check that disk and the owner of that folder"
+        raise LinkError(
+            "disk_full" if full else "state_unwritable",
+            f"Could not write {path}: {error.strerror or error}; {advice}, and run it again.",
+            path=str(path),
+        ) from None
+
+
+def sync(folder: pathlib.Path) -> None:
+    """Have a folder's names on the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(path: pathlib.Path, content: bytes, mode: int, owner: tuple[int, int]) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        if (os.fstat(handle).st_uid, os.fstat(handle).st_gid) != owner:
+            os.fchown(handle, *owner)
+        os.fchmod(handle, mode)
+        os.fsync(handle)
+
+
+def _make_folders(root: pathlib.Path, rest: pathlib.PurePosixPath) -> None:
+    root.mkdir(FOLDER_MODE, exist_ok=True)
+    folder = root
+    for part in rest.parts:
+        above, folder = folder, folder / part
+        if not folder.is_dir():
+            folder.mkdir(FOLDER_MODE)
+            state = above.stat()
+            os.chown(folder, state.st_uid, state.st_gid)
+
+
+def _listed(root: pathlib.Path, folder: str) -> list[str]:
+    try:
+        return sorted(f"{folder}/{path.name}" for path in (root / folder).iterdir() if not path.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _below(root: pathlib.Path) -> list[str]:
+    found = [path for path in root.rglob("*") if not path.is_dir()] if root.is_dir() else []
+    return sorted(path.relative_to(root).as_posix() for path in found)
+
+
+def _unsaved(path: pathlib.Path, seen: str) -> RefusedError:
+    return RefusedError(
+        "backup_failed", f"{path} cannot be saved: {seen}; no backup was written, repair that and run it again."
+    )
+
+
+def unknown_name(path: str) -> InputError:
+    """The refusal of a file whose name could not be put back."""
+    return InputError(
+        "backup_failed", f"{path!r} cannot be saved under that name; no backup was written, rename or remove that file."
+    )

@@ -1,0 +1,49 @@
+"""Which RV a Pi is: its name and its CA."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import typing as t
+
+from ..errors import RefusedError
+from ..formats.backup_manifest import Identity
+from .disk import Roots, read
+
+CA_FILE: t.Final = "home/data/keys/ca.crt"
+
+
+def identity(roots: Roots, hostname: str) -> Identity:
+    """The identity of this Pi; without a CA (a bare one) the name alone."""
+    found = read(roots, CA_FILE)
+    return Identity(hostname, ca_digest(found.content) if found else "")
+
+
+def ca_digest(content: bytes) -> str:
+    """The SHA-256 of a certificate's DER; of a file that is no certificate, its own."""
+    try:
+        der = ssl.PEM_cert_to_DER_cert(content.decode("ascii").strip())
+    except ValueError:
+        der = content
+    return hashlib.sha256(der).hexdigest()
+
+
+def check_own(saved: Identity, here: Identity, *, foreign: bool) -> str:
+    """Refuse the backup of another RV, and of this one before its Pi was replaced, unless that is allowed.
+
+    :return: what differs, as a clause; empty when nothing does
+    :raises RefusedError: ``backup_foreign``
+    """
+    differences = []
+    if saved.hostname != here.hostname:
+        differences.append(f"it is of {saved.hostname or 'an RV without a name'}, and this is {here.hostname}")
+    if here.ca_sha256 and saved.ca_sha256 != here.ca_sha256:
+        differences.append("its certificate authority is not the one of this Pi")
+    seen = ", and ".join(differences)
+    if seen and not foreign:
+        raise RefusedError(
+            "backup_foreign",
+            f"The backup was not restored: {seen}; take the backup of this RV, or allow it with "
+            "-e restore_foreign=true, as after a new SD card: this Pi then gets the old keys. Nothing was changed.",
+        )
+    return seen

@@ -1,0 +1,1 @@
+"""A map on its way to the Pi."""

@@ -1,0 +1,1 @@
+"""New values for an RV's secrets, everywhere that they are used."""
