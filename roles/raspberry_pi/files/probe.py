@@ -194,7 +194,7 @@ def session_interface() -> str:
 def session() -> str:
     """SSH_CONNECTION of the nearest parent that has it: sudo does not pass it on."""
     process = os.getpid()
-    for _ in range(MAX_PARENTS):
+    for _parent in range(MAX_PARENTS):
         found = re.search(r"(?:^|\0)SSH_CONNECTION=([^\0]*)", text_of(f"/proc/{process}/environ"))
         if found:
             return found.group(1)
