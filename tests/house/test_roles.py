@@ -47,6 +47,8 @@ def test_role_variable_without_the_roles_name_is_found(role: pathlib.Path) -> No
     assert not [
         name for name in options(role) if not name.startswith(f"{role.name}_") and not name.startswith("fleet_")
     ]
+    # A default of a shared variable in one role would be what the next role in a play reads, and what none else does.
+    assert not [name for name in load(role / "defaults/main.yml") or {} if not name.startswith(f"{role.name}_")]
 
 
 @pytest.mark.parametrize("role", ROLES, ids=named)

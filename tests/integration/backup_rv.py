@@ -39,6 +39,51 @@ FLOW: t.Final = "flow-secret-4714"
 JOURNEYS: t.Final = 1200  # more than two batches
 
 
+DOCKER: t.Final = """#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+echo "$*" >> calls
+case "$*" in
+*"config --services"*)
+    [ -e broken ] && { echo "invalid interpolation format: stuck-secret-4717" >&2; exit 15; }
+    printf 'mosquitto\\nbackend\\nmongodb\\ntileserver\\n' ;;
+*" stop "* | *" up "*) [ -e stuck ] && { echo "cannot: stuck-secret-4717" >&2; exit 1; } ;;
+"ps --quiet "*) [ -e idle ] || echo 4f2a ;;
+esac
+exit 0
+"""
+
+
+class Compose:
+    """A stand-in for the Docker command: no engine runs here, and what counts is what it is told.
+
+    ``broken``: Compose cannot read its file; ``stuck``: it fails; ``idle``: no container runs.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder, self.calls = folder, folder / "calls"
+        folder.mkdir()
+        (folder / "docker").write_text(DOCKER)
+        (folder / "docker").chmod(0o755)
+        self.calls.touch()
+
+    def install(self, rv: Rv) -> None:
+        """Give the RV containers."""
+        (rv.home / "docker-compose.yml").write_text("services: {}\n")
+
+    def be(self, state: str, *, on: bool = True) -> None:
+        """Have one of the states, or no longer."""
+        if on:
+            (self.folder / state).touch()
+        else:
+            (self.folder / state).unlink(missing_ok=True)
+
+    def told(self) -> str:
+        """What the command was told since this was asked last."""
+        calls = self.calls.read_text()
+        self.calls.write_text("")
+        return calls
+
+
 @dataclasses.dataclass(frozen=True)
 class Played:
     """One run of a playbook."""

@@ -112,6 +112,7 @@ class Pi:
 
     def settings(self, **changes: t.Any) -> dict[str, t.Any]:
         return {
+            "home": str(self.home), "user": "root", "trust_file": str(self.home / "none"),
             "keys": str(self.keys), "copies": [str(self.keys / "ca.pem"), str(self.home / "local_code/ca.pem")],
             "trust_bundle": str(self.home / "none"), "names": [NAME], "addresses": ["127.0.0.1", "::1"],
             "follow_addresses": True, "server_days": 820, "renew_days": 60, "back_days": 2, "ca_renew_days": 365,

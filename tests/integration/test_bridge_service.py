@@ -63,7 +63,7 @@ def settings(tmp_path: pathlib.Path, code: pathlib.Path) -> dict[str, str]:
         (tmp_path / name).write_text(f"{name}\n")
     files = {name: str(tmp_path / name) for name in names}
     own = {"service": "none.service", "python": sys.executable, "user": "root", "digest": code.name}
-    return {**files, **own, "code": str(code.parent), "link": str(link)}
+    return {**files, **own, "home": str(tmp_path), "code": str(code.parent), "link": str(link)}
 
 
 def run_packed(code: pathlib.Path, *command: str, **environment: str) -> str:
@@ -114,6 +114,59 @@ def test_unit_of_another_set_up_is_told_from_ours(service: dict[str, t.Any], set
     assert service["look"](settings)["unit"] == "ours"
     unit.unlink()
     assert service["look"](settings)["unit"] == "none"
+
+
+def link_home(settings: dict[str, str]) -> None:
+    home = pathlib.Path(settings["home"])
+    settings["home"] = str(home / "home")
+    (home / "home").symlink_to(home)
+
+
+def link_local_code(settings: dict[str, str]) -> None:
+    local = pathlib.Path(settings["code"]).parent
+    local.with_name("local").symlink_to(local)
+    settings["code"] = str(local.with_name("local") / "code")
+    settings["link"] = str(local.with_name("local") / "fleet")
+
+
+def link_code(settings: dict[str, str]) -> None:
+    code = pathlib.Path(settings["code"])
+    code.rename(code.with_name("elsewhere"))
+    code.symlink_to(code.with_name("elsewhere"))
+
+
+def link_in_code(settings: dict[str, str]) -> None:
+    services = pathlib.Path(settings["code"], settings["digest"], "services")
+    services.rename(services.with_name("elsewhere"))
+    services.symlink_to("/etc")
+
+
+def give_away(settings: dict[str, str]) -> None:
+    os.chown(settings["code"], 1884, 1884)
+
+
+def lead_away(settings: dict[str, str]) -> None:
+    link = pathlib.Path(settings["link"])
+    link.unlink()
+    link.symlink_to("code/../../etc")
+
+
+@pytest.mark.parametrize("injure", [link_home, link_local_code, link_code, link_in_code, give_away, lead_away])
+def test_path_that_leads_elsewhere_or_is_a_strangers_is_found(
+    service: dict[str, t.Any],
+    settings: dict[str, str],
+    injure: collections.abc.Callable[[dict[str, str]], None],
+) -> None:
+    """Root makes folders and unpacks there, and gives them to the user."""
+    assert service["look"](settings)["unsafe"] == ""
+    injure(settings)
+    assert service["look"](settings)["unsafe"]
+
+
+def test_pi_without_a_bridge_has_no_unsafe_path(service: dict[str, t.Any], settings: dict[str, str]) -> None:
+    none = {**settings, "home": "/none", "code": "/none/local_code/.fleet", "link": "/none/local_code/fleet"}
+    found = service["look"]({**none, "user": "nobody-of-that-name"})
+    assert (found["unsafe"], found["user"]) == ("", False)
 
 
 def change_env(settings: dict[str, str]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pathlib
 import re
+import types
 import typing as t
 
 import jinja2
@@ -24,6 +26,34 @@ def unit(**variables: int) -> bytes:
     """The role's unit, with its defaults but for what is given."""
     template = jinja2.Template((ROLE / "templates/can0.service.j2").read_text(), undefined=jinja2.StrictUndefined)
     return template.render(yaml.safe_load((ROLE / "defaults/main.yml").read_text()) | variables).encode()
+
+
+def probe() -> types.ModuleType:
+    """The role's probe."""
+    spec = importlib.util.spec_from_file_location("can_interface_probe", ROLE / "files/probe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "bitrate"),
+    [
+        (unit().decode(), "ours", 500_000),
+        ("[Service]\nExecStart=/sbin/ip link set can0 up type can bitrate 250000\n", "foreign", 250_000),
+        ("[Service]\n# bitrate 250000\nExecStart=/usr/local/bin/can_up\n", "foreign", 0),
+        ("", "none", 0),
+    ],
+)
+def test_service_of_another_set_up_is_told_from_the_roles(
+    tmp_path: pathlib.Path, text: str, kind: str, bitrate: int
+) -> None:
+    path = tmp_path / "can0.service"
+    if text:
+        path.write_text(text)
+    assert probe().unit(path) == {"unit": kind, "unit_bitrate": bitrate}
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import typing as t
 
+import pymongo
 import pytest
 import yaml
 
@@ -110,6 +111,54 @@ def test_lost_key_of_encrypted_data_is_not_made_anew(run: Run, home: pathlib.Pat
     assert result["code"] == "encryption_key_missing"
     assert "the database holds encrypted data (cloud_api_key_encrypted)" in result["msg"]
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_lost_key_of_a_database_of_another_name_is_not_made_anew(
+    run: Run, home: pathlib.Path, tmp_path: pathlib.Path, told: bool
+) -> None:
+    """Whatever the Pi's file calls the database, and whether it says so at all."""
+    if told:
+        (home / ".env").write_text("MONGODB_DATABASE=rvdb\n")
+    with Database(tmp_path / "db") as server, pymongo.MongoClient(server.uri, directConnection=True) as client:
+        client["rvdb"]["system_config"].insert_one({"_id": "old", "wifi_password_encrypted": "aa"})
+        result = run(mongodb_uri=server.uri)
+    assert result["code"] == "encryption_key_missing", result
+    seen = "wifi_password_encrypted" if told else "wifi_password_encrypted in rvdb"
+    assert f"the database holds encrypted data ({seen})" in result["msg"]
+
+
+@pytest.mark.parametrize("name", ["admin", "local", "config"])
+def test_databases_of_the_server_itself_keep_no_key_from_being_made(
+    run: Run, tmp_path: pathlib.Path, name: str
+) -> None:
+    with Database(tmp_path / "db") as server, pymongo.MongoClient(server.uri, directConnection=True) as client:
+        client[name]["system_config"].insert_one({"_id": "x", "some_encrypted": "aa"})
+        assert "ENCRYPTION_KEY" in run(mongodb_uri=server.uri)["generated"]
+
+
+def test_folder_of_somebody_else_is_never_written_into(run: Run, home: pathlib.Path) -> None:
+    (home / "local_code").mkdir()
+    (home / "local_code/.env").write_text("THEIRS=top-secret\n")
+    os.chown(home / "local_code", 4720, 4720)
+    result = run()
+    assert result["code"] == "unsafe_path"
+    assert "belongs to user 4720" in result["msg"]
+    assert (home / "local_code/.env").read_text() == "THEIRS=top-secret\n"
+    assert sorted(path.name for path in home.iterdir()) == ["local_code"]
+    os.chown(home / "local_code", 0, 0)
+    assert run()["changed"]
+
+
+def test_link_for_local_code_gives_the_user_no_file_of_root(run: Run, home: pathlib.Path) -> None:
+    project = home.parent / "project"
+    project.mkdir(mode=0o700)
+    (project / ".env").write_text("ROOT_ONLY=top-secret\n")
+    (home / "local_code").symlink_to(project)
+    os.chown(home, 4720, 4720)
+    assert run()["code"] == "unsafe_path"
+    state = (project / ".env").stat()
+    assert (state.st_uid, (project / ".env").read_text()) == (0, "ROOT_ONLY=top-secret\n")
 
 
 def test_database_in_a_container_is_found_and_asked(run: Run, home: pathlib.Path, server: Database) -> None:

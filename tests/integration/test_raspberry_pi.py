@@ -68,6 +68,46 @@ def test_settings_of_docker_that_would_be_overwritten_are_found(text: str, reada
     assert probe.readable(text) is readable
 
 
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("-H fd:// --log-opt max-size=10m", "log-opts", "max-size=10m"),
+        ("--log-opt=max-size=10m", "log-opts", "max-size=10m"),
+        ("--live-restore -H fd://", "live-restore", ""),
+        ("--log-driver journald", "log-driver", "journald"),
+        ("-H fd://", "hosts", "fd://"),
+        ("--insecure-registry=a", "insecure-registries", "a"),
+    ],
+)
+def test_setting_that_dockerds_command_line_has_as_well_is_found(line: str, key: str, value: str) -> None:
+    assert probe.given(line.split())[key] == value
+
+
+def test_engines_arguments_are_those_of_its_next_start() -> None:
+    unit = ["/usr/sbin/dockerd", "-H", "fd://", "$DOCKER_OPTS", "--label=${OWNER}", "--config-file", "/etc/d.json"]
+    arguments = probe.after_engine(unit, {"DOCKER_OPTS": "--log-opt max-size=10m", "OWNER": "a b"})
+    assert arguments[2:5] == ["--log-opt", "max-size=10m", "--label=a b"]
+    assert probe.without_config(arguments) == arguments[:-2]
+    assert probe.without_config(["--config-file=/etc/d.json", "-D"]) == ["-D"]
+    assert probe.after_engine(["/bin/true"], {}) == []
+
+
+def test_pi_5_that_is_flashed_at_each_run_until_its_next_boot_is_found(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tool says the old settings until then, and leaves no image in the boot folder."""
+    tool = tmp_path / "rpi-eeprom-config"
+    tool.write_text("#!/bin/sh\necho '[all]'\necho BOOT_UART=1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    mark = tmp_path / "mark"
+    first = probe.eeprom(str(tmp_path), str(mark), WANTED)
+    assert first["before"] != first["after"]
+    mark.write_text(first["after"])
+    second = probe.eeprom(str(tmp_path), str(mark), WANTED)
+    assert second["before"] == second["after"] == first["after"]
+
+
 @pytest.mark.parametrize("content", ["as it was\n", None])
 def test_file_of_the_role_that_somebody_changed_is_found(tmp_path: pathlib.Path, content: str | None) -> None:
     path = tmp_path / "60-trailcurrent.conf"

@@ -9,13 +9,18 @@ import pathlib
 import subprocess
 import sys
 
+import bson
 import pytest
 
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.backup.disk import Roots
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.backup.restore import Target, restore
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.backup.save import Saved, Source, save
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.mongo_dump import MongoDump, read_metadata
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.mongo_dump import (
+    Collection,
+    MongoDump,
+    read_metadata,
+)
 from tests.integration.backup_rv import HOSTNAME, ROOT, Rv
 from tests.integration.database import Database
 
@@ -121,6 +126,16 @@ def test_options_of_a_collection_come_back(rv: Rv) -> None:
         assert [row["options"] for row in rows] == [{"capped": True, "size": 100_000}]
         dump.forget_unfinished()
         assert "restoring_log" not in rv.database.settings.database.list_collection_names()
+
+
+def test_document_that_its_collection_would_not_take_today_comes_back(rv: Rv) -> None:
+    """Validators judge what is written, and what was there before them stays: a backup may hold such documents."""
+    database = rv.database.settings.database
+    saved_as = Collection("strict", "collection", {"validator": {"x": {"$type": "int"}}}, ())
+    with MongoDump(rv.database.uri, "trailcurrent", timeout=5.0) as dump:
+        dump.load(saved_as, [bson.encode({"_id": 1, "x": "no number"})])
+        dump.swap(saved_as)
+    assert database["strict"].find_one() == {"_id": 1, "x": "no number"}
 
 
 def described(rv: Rv) -> list[object]:

@@ -101,6 +101,17 @@ def test_chosen_value_that_is_not_given_again_is_asked_for(rv: Rv) -> None:
     assert {file["MQTT_PASSWORD"] for file in env(rv)} == {SECRETS["MQTT_PASSWORD"]}
 
 
+def test_abandoned_value_of_a_broken_run_is_never_put_back(rv: Rv) -> None:
+    """One run makes a password up and breaks, the next is given one and breaks; the third is about something else."""
+    assert engine(rv, {"mqtt": ""}, "environment files")[0] == -9
+    assert engine(rv, {"mqtt": "chosen"}, "database") == (0, ["mqtt"])  # written, and not proven
+    assert json.loads((rv.state / "rotation/values.json").read_text()) == {}
+    status, said = engine(rv, {"admin": "other"})
+    assert status == 1
+    assert "give `rotate_mqtt_password` again" in said[0]
+    assert {file["MQTT_PASSWORD"] for file in env(rv)} == {"chosen"}
+
+
 def test_wrong_encryption_key_stops_before_the_first_change(rv: Rv) -> None:
     for name in (".env", "local_code/.env"):
         path = rv.home / name

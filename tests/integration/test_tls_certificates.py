@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections.abc
 import datetime
+import os
 import pathlib
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ import typing as t
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.integration.pi_certificates import BROKER_UID, DAY, NAME, Broker, Pi, belong, name, pem, signed
@@ -121,7 +123,7 @@ def test_a_pi_of_the_old_scripts_keeps_its_ca_and_keys_and_gets_addresses_and_ti
     assert "it is valid for more than 825 days" in told
     after = pi.content()
     assert {file for file in before if before[file] != after[file]} == {"server.crt"}
-    assert after["server.crt.old"] == before["server.crt"]
+    assert after["server.crt.old"] == before["server.crt"], "nothing that runs has proved the new one"
     with Broker(pi) as broker:
         broker.served(pi.keys / "ca.pem", "127.0.0.1")
     with Broker(pi, OTHER_UID) as stranger, pytest.raises(ConnectionError):
@@ -317,7 +319,143 @@ def test_ca_certificate_that_a_power_cut_damaged_comes_back_from_its_copy(pi: Pi
         assert found["ca_pem"].encode() == whole
 
 
+def kept_by_trust_store(pi: Pi) -> pathlib.Path:
+    """The keys' folder is lost, and the trust store still has the CA."""
+    pi.made_by_old_scripts()
+    kept = pi.home / "trust.crt"
+    shutil.copy(pi.keys / "ca.crt", kept)
+    shutil.copy(pi.keys / "ca.key", pi.home / "ca.key.saved")
+    shutil.rmtree(pi.keys)
+    shutil.rmtree(pi.home / "local_code")
+    return kept
+
+
+def test_lost_keys_folder_gives_no_new_ca_where_the_trust_store_has_the_old_one(pi: Pi) -> None:
+    kept = kept_by_trust_store(pi)
+    found = pi.look(trust_file=str(kept))
+    assert found["code"] == "ca_key_missing"
+    assert str(kept) in found["sentence"]
+    kept.write_text("cut off")
+    assert pi.look(trust_file=str(kept))["code"] == "ca_key_missing"
+    assert pi.look(trust_file=str(kept), replace_ca=True)["ca_key"] == "new"
+    kept.write_text("")
+    assert pi.look(trust_file=str(kept))["ca_key"] == "new", "a power cut left nothing in it"
+
+
+def test_ca_comes_back_from_the_trust_store_where_its_key_is_there(pi: Pi) -> None:
+    kept = kept_by_trust_store(pi)
+    pi.keys.mkdir()
+    shutil.copy(pi.home / "ca.key.saved", pi.keys / "ca.key")
+    for rest in (b"", b"cut off"):
+        (pi.keys / "ca.crt").write_bytes(rest)
+        found = pi.look(trust_file=str(kept))
+        assert (found["ca_key"], found["ca_reason"]) == ("keep", "")
+        assert found["ca_pem"] == kept.read_text()
+        assert str(pi.keys / "ca.crt") in found["stale"]
+    (pi.keys / "ca.crt").unlink()
+    (pi.keys / "ca.key").write_bytes(pem(ec.generate_private_key(ec.SECP256R1())))
+    assert pi.look(trust_file=str(kept))["code"] == "ca_key_missing"
+
+
+def shown_fingerprint(pi: Pi) -> str:
+    """As openssl shows it."""
+    digits = pi.certificate("ca.crt").fingerprint(hashes.SHA256()).hex(":").upper()
+    return f"sha256 Fingerprint={digits}"
+
+
+def test_sound_ca_is_replaced_by_its_fingerprint_alone_and_only_once(pi: Pi) -> None:
+    pi.made_by_old_scripts()
+    old, old_key, named = pi.certificate("ca.crt"), (pi.keys / "ca.key").read_bytes(), shown_fingerprint(pi)
+    assert "was ignored, for the RV's CA is sound" in pi.look(replace_ca="true")["notes"][0]
+    assert shown_fingerprint(pi).partition("=")[2] in pi.look(replace_ca=True)["notes"][0]
+    assert pi.look(replace_ca=True)["ca_reason"] == ""
+    pi.played(tls_certificates_replace_ca=named)
+    assert pi.certificate("ca.crt").public_key() != old.public_key()
+    assert old_key not in pi.content().values(), "the old key is gone, as it must be when the RV is sold"
+    with Broker(pi) as broker:
+        broker.served(pi.home / "local_code/ca.pem")
+    told = pi.played(tls_certificates_replace_ca=named)
+    assert "changed=0" in told
+    assert "has another fingerprint than the one that was given" in told
+
+
+def test_power_cut_between_key_and_certificate_of_a_replaced_ca_is_finished_by_the_same_command(pi: Pi) -> None:
+    pi.made_by_old_scripts()
+    swap_ca_key(pi)
+    found = pi.look(replace_ca=shown_fingerprint(pi))
+    assert (found["ca_key"], found["damaged_keys"]) == ("new", [])
+    assert pi.look(replace_ca="ab" * 32)["code"] == "certificate_mismatch"
+
+
+# What is the user's leads nowhere else
+
+
+def link(*parts: str) -> collections.abc.Callable[[Pi], None]:
+    """Put the path itself beside the home, and a link in its place."""
+
+    def put(pi: Pi) -> None:
+        path, other = pi.home.joinpath(*parts), pi.home.parent / "other"
+        if path.exists():
+            path.rename(other)
+        path.symlink_to(other)
+
+    return put
+
+
+def give_away(*parts: str) -> collections.abc.Callable[[Pi], None]:
+    return lambda pi: os.chown(pi.home.joinpath(*parts), OTHER_UID, OTHER_UID)
+
+
+UNSAFE = {
+    "home": link(),
+    "data": link("data"),
+    "data/keys": link("data", "keys"),
+    "local_code": link("local_code"),
+    "ca.key": link("data", "keys", "ca.key"),
+    "server.key": link("data", "keys", "server.key"),
+    "server.key.old, to nothing": link("data", "keys", "server.key.old"),
+    "ca.crt": link("data", "keys", "ca.crt"),
+    "the bridge's ca.pem": link("local_code", "ca.pem"),
+    "home of a stranger": give_away(),
+    "local_code of a stranger": give_away("local_code"),
+    "ca.key of a stranger": give_away("data", "keys", "ca.key"),
+}
+
+
+@pytest.mark.parametrize("injure", UNSAFE.values(), ids=UNSAFE)
+def test_path_that_leads_elsewhere_or_is_a_strangers_is_refused(
+    pi: Pi, injure: collections.abc.Callable[[Pi], None]
+) -> None:
+    pi.made_by_old_scripts()
+    injure(pi)
+    assert pi.look(replace_ca=True)["code"] == "unsafe_path"
+
+
+def test_root_changes_nothing_where_a_users_link_leads(pi: Pi) -> None:
+    pi.home.mkdir()
+    target = pi.home.parent / "passwd"
+    target.write_text("everybody reads it")
+    target.chmod(0o644)
+    pi.keys.mkdir(parents=True)
+    (pi.keys / "server.key.old").symlink_to(target)
+    done = pi.play()
+    assert done.returncode == 2
+    assert '"code": "unsafe_path"' in done.stdout
+    assert target.stat().st_mode & 0o777 == 0o644
+
+
+def test_files_as_old_scripts_own_and_link_them_are_no_reason_to_refuse(pi: Pi) -> None:
+    pi.made_by_old_scripts()
+    os.chown(pi.keys / "server.key", BROKER_UID, BROKER_UID)
+    (pi.keys / "ca.pem").unlink()
+    (pi.keys / "ca.pem").symlink_to("ca.crt")
+    found = pi.look()
+    assert "code" not in found
+    assert str(pi.keys / "ca.pem") not in {wrong["path"] for wrong in found["modes"]}
+
+
 WRONG = {
+    "a CA to replace that no fingerprint names": {"replace_ca": "AB:CD"},
     "a name with a blank": {"names": ["trailcurrent 01.local"]},
     "a name that is too long": {"names": ["a" * 65]},
     "an address that is none": {"addresses": ["10.8.0"]},

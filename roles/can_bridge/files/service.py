@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import pwd
 import subprocess
 import sys
 import time
@@ -99,6 +100,28 @@ def unit_kind(path: pathlib.Path) -> str:
     return "ours" if content(path).startswith(MARK.encode()) else "foreign"
 
 
+def unsafe(settings: dict[str, str]) -> str:
+    """Which path of the user's root must not write to or own, and why, as a sentence; empty where all are in order."""
+    code, link = pathlib.Path(settings["code"]), pathlib.Path(settings["link"])
+    if link.is_symlink() and pathlib.Path(os.path.normpath(link.parent / link.readlink())).parent != code:
+        return f"{link} leads to {link.readlink()}, which is not a folder in {code}; remove that link"
+    own = code / settings["digest"]
+    for path in (pathlib.Path(settings["home"]), code.parent, code, own, *sorted(own.rglob("*"))):
+        if path.is_symlink():
+            return f"{path} is a link that leads to {path.readlink()}; put the folder or file itself in its place"
+        if os.path.lexists(path) and path.lstat().st_uid not in {0, *user_ids(settings["user"])}:
+            return f"{path} belongs to neither root nor {settings['user']}; find out why, and give it back"
+    return ""
+
+
+def user_ids(name: str) -> list[int]:
+    """The number of a user; none where there is no such user yet."""
+    try:
+        return [pwd.getpwnam(name).pw_uid]
+    except KeyError:
+        return []
+
+
 def look(settings: dict[str, str]) -> Json:
     """All that the role needs to know, in one round trip."""
     folder, link = pathlib.Path(settings["code"]), pathlib.Path(settings["link"])
@@ -111,7 +134,8 @@ def look(settings: dict[str, str]) -> Json:
         "used": used,
         "unit": unit_kind(pathlib.Path(settings["unit"])),
         "python": os.access(settings["python"], os.X_OK),
-        "user": bool(run("id", "--user", settings["user"])),
+        "user": bool(user_ids(settings["user"])),
+        "unsafe": unsafe(settings),
         "applied": content(note).decode(errors="replace").strip() == applied(settings),
         "active": shown(settings["service"]).get("ActiveState", "unknown"),
     }

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import ipaddress
 import json
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import ssl
@@ -33,6 +35,10 @@ OR_REPLACE = "or set `tls_certificates_replace_ca` to make a new CA (every phone
 FLEETING = {"temporary", "deprecated", "tentative"}  # flags of an IPv6 address that will be another one soon
 # Interfaces of containers: nobody outside the Pi reaches their addresses.
 INTERNAL = re.compile(r"^(lo|docker|br-|veth|virbr|podman|cni)")
+SECRET = ("ca.key", "ca.key.old", "server.key", "server.key.old")
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")  # SHA-256, without the colons that openssl shows
+YES = {"1", "on", "t", "true", "y", "yes"}
+NO = {"", "0", "f", "false", "n", "no", "none", "off"}
 
 
 class Refusal(Exception):
@@ -67,6 +73,7 @@ class Authority:
     certificate: Certificate | None
     key: str  # keep, new, absent
     reason: str
+    replaced: bool = False  # a sound one, because its fingerprint was given
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -139,8 +146,38 @@ def or_none(read: t.Callable[[pathlib.Path], t.Any], path: pathlib.Path) -> t.An
 # The CA
 
 
+def replacement(value: object) -> bool | str:
+    """What ``tls_certificates_replace_ca`` asks for: yes or no for a lost CA, or a sound one's fingerprint."""
+    text = str(value).strip().lower()
+    if text in YES | NO:
+        return text in YES
+    digits = re.sub(r"[:\s]", "", text.rpartition("=")[2])
+    if FINGERPRINT.fullmatch(digits):
+        return digits
+    raise Refusal(
+        "inventory_invalid",
+        "`tls_certificates_replace_ca` is neither true nor false, nor a SHA-256 fingerprint (64 hexadecimal digits) of "
+        "the CA that is to be replaced; correct it.",
+    )
+
+
+def fingerprint(found: Certificate) -> str:
+    """A certificate's SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(found.pem)).hexdigest()
+
+
+def is_named(settings: dict[str, t.Any], asked: bool | str) -> bool:
+    """Whether the CA, be it sound or not, is the one whose fingerprint was given."""
+    paths = [pathlib.Path(settings["keys"], "ca.crt"), *map(pathlib.Path, settings["copies"])]
+    # Only the first one: a copy that a run which broke off left behind is not the RV's CA.
+    known = next(filter(None, (or_none(certificate, path) for path in paths)), None)
+    return known is not None and fingerprint(known) == asked
+
+
 def authority(settings: dict[str, t.Any], now: float) -> Authority:
     """The CA as it is, with what is needed; refuses where only people can decide."""
+    asked = replacement(settings["replace_ca"])
+    named = is_named(settings, asked)
     try:
         found = sound_authority(settings, now)
     except Unreadable as error:
@@ -151,11 +188,13 @@ def authority(settings: dict[str, t.Any], now: float) -> Authority:
     except Refusal as error:
         refusal = error
     else:
-        if found.key != "absent" or not settings["replace_ca"]:
+        if not named and (found.key != "absent" or asked is not True):
             return found
         refusal = no_key(settings, "nothing can be signed")
-    if not settings["replace_ca"] or refusal.code == "clock_implausible":
+    if refusal.code == "clock_implausible" or not (named or asked is True):
         raise refusal
+    if named:
+        return Authority(None, "new", "it has the fingerprint of the one that shall be replaced", replaced=True)
     kept = or_none(public_half, pathlib.Path(settings["keys"], "ca.key"))
     return Authority(None, "keep" if kept else "new", "the old CA cannot be used any more, and shall be replaced")
 
@@ -164,9 +203,9 @@ def sound_authority(settings: dict[str, t.Any], now: float) -> Authority:
     """The CA, when its files are in order."""
     keys = pathlib.Path(settings["keys"])
     key = public_half(keys / "ca.key")
-    known = ca_certificate([keys / "ca.crt", *map(pathlib.Path, settings["copies"])], key)
+    known = ca_certificate([keys / "ca.crt", *map(pathlib.Path, settings["copies"]), *trust_file(settings, key)], key)
     if known is None:
-        return new_authority(keys, key)
+        return new_authority(settings, key)
     if key and key != known.public:
         raise Refusal(
             "certificate_mismatch",
@@ -196,8 +235,22 @@ def ca_certificate(paths: list[pathlib.Path], key: str) -> Certificate | None:
     return None
 
 
-def new_authority(keys: pathlib.Path, key: str) -> Authority:
-    """A first CA; refused where a server certificate shows that there was one."""
+def trust_file(settings: dict[str, t.Any], key: str) -> list[pathlib.Path]:
+    """The trust store's file, where its certificate belongs to the key: it is the CA that got lost."""
+    path = pathlib.Path(settings["trust_file"])
+    found = or_none(certificate, path)
+    return [path] if found is not None and found.public == key else []
+
+
+def new_authority(settings: dict[str, t.Any], key: str) -> Authority:
+    """A first CA; refused where a server certificate, or the trust store, shows that there was one."""
+    keys, trust = pathlib.Path(settings["keys"]), pathlib.Path(settings["trust_file"])
+    if or_none(content, trust) != "":
+        raise Refusal(
+            "ca_key_missing",
+            f"{keys} holds neither the RV's CA nor its key any more, and {trust} shows that there was one; restore "
+            f"them from a backup, {OR_REPLACE}.",
+        )
     if or_none(content, keys / "server.crt") != "":
         raise Refusal(
             "certificate_invalid",
@@ -308,15 +361,16 @@ def wrong_modes(settings: dict[str, t.Any]) -> list[dict[str, str]]:
     """The files with another owner or more rights than they may have: path, owner and mode to set."""
     keys = pathlib.Path(settings["keys"])
     root = os.geteuid()
-    secret = {"ca.key": root, "ca.key.old": root, "server.key": settings["broker_uid"], "server.key.old": root}
+    secret = dict.fromkeys(SECRET, root) | {"server.key": settings["broker_uid"]}
     public = [keys / "ca.crt", keys / "server.crt", *map(pathlib.Path, settings["copies"])]
     wrong = [
         {"path": str(keys / name), "owner": str(uid), "mode": "0600" if uid == root else "0400"}
         for name, uid in secret.items()
-        if (keys / name).exists() and not private((keys / name).stat(), uid)
+        if os.path.lexists(keys / name) and not private((keys / name).lstat(), uid)
     ]
-    wrong += [{"path": str(path), "mode": "0644"} for path in public if path.exists() and not shared(path.stat())]
-    if keys.exists() and keys.stat().st_mode & stat.S_IWOTH:
+    files = [path for path in public if path.exists() and not path.is_symlink()]
+    wrong += [{"path": str(path), "mode": "0644"} for path in files if not shared(path.lstat())]
+    if keys.exists() and keys.lstat().st_mode & stat.S_IWOTH:
         wrong.append({"path": str(keys), "mode": "0755"})
     return wrong
 
@@ -360,9 +414,23 @@ def newest(source: str, keys: pathlib.Path) -> float:
 # All of it
 
 
+def ignored(settings: dict[str, t.Any], ca: Authority) -> list[str]:
+    """That ``tls_certificates_replace_ca`` did nothing, and what would."""
+    asked = replacement(settings["replace_ca"])
+    if not asked or ca.certificate is None:
+        return []
+    digits = fingerprint(ca.certificate).upper()
+    shown = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
+    why = "is sound" if asked is True else "has another fingerprint than the one that was given"
+    return [
+        f"`tls_certificates_replace_ca` was ignored, for the RV's CA {why}; to replace it all the same, give its "
+        f"fingerprint as the value: {shown}"
+    ]
+
+
 def notes(settings: dict[str, t.Any], ca: Authority, now: float, unrenewed: str) -> list[str]:
     """What people should know, and what does not stop the run."""
-    told = []
+    told = ignored(settings, ca)
     keys = settings["keys"]
     if ca.key == "absent":
         told.append(f"{keys}/ca.key is not there: no certificate can be renewed; restore it from a backup.")
@@ -402,6 +470,54 @@ def check(settings: dict[str, t.Any], now: float) -> None:
         raise Refusal("packages_unavailable", "The command openssl is not there; install Debian's package openssl.")
 
 
+def check_paths(settings: dict[str, t.Any]) -> None:
+    """Refuse paths by which what root does here would be done elsewhere; those of the user are his to change."""
+    keys, home = pathlib.Path(settings["keys"]), pathlib.Path(settings["home"])
+    copies = [pathlib.Path(copy) for copy in settings["copies"]]
+    owners = {0, os.geteuid(), *user_ids(settings["user"])}
+    for folder in dict.fromkeys([home, keys.parent, keys, *(copy.parent for copy in copies)]):
+        check_path(folder, owners, settings["user"])
+    for name in SECRET:
+        broker = {settings["broker_uid"]} if name.startswith("server") else set()
+        check_path(keys / name, owners | broker, settings["user"])
+    for path in [keys / "ca.crt", keys / "server.crt", keys / "server.crt.old", *copies]:
+        # What old scripts may have linked to each other is all the same public.
+        if path.is_symlink() and path.resolve().parent != keys.resolve():
+            raise elsewhere(path)
+
+
+def check_path(path: pathlib.Path, owners: set[int], user: str) -> None:
+    """Refuse a link, and what belongs to a stranger; what is not there is in order."""
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink():
+        raise elsewhere(path)
+    owner = path.lstat().st_uid
+    if owner not in owners:
+        raise Refusal(
+            "unsafe_path",
+            f"{path} belongs to the user {owner}, neither to root nor to {user}; find out why, and give it back "
+            f"(`sudo chown {user} {path}`).",
+        )
+
+
+def elsewhere(path: pathlib.Path) -> Refusal:
+    """The refusal to go where a link leads."""
+    return Refusal(
+        "unsafe_path",
+        f"{path} is a link that leads to {path.readlink()}, and certificates and rights would be changed there; put "
+        "the file or folder itself in its place.",
+    )
+
+
+def user_ids(name: str) -> list[int]:
+    """The number of a user; none where there is no such user yet."""
+    try:
+        return [pwd.getpwnam(name).pw_uid]
+    except KeyError:
+        return []
+
+
 def is_address(text: str) -> bool:
     """Whether a text is an IPv4 or IPv6 address."""
     try:
@@ -420,6 +536,7 @@ def plan(settings: dict[str, t.Any], now: float) -> dict[str, t.Any]:
     """All that the role needs to know, in one round trip."""
     keys = pathlib.Path(settings["keys"])
     check(settings, now)
+    check_paths(settings)
     ca = authority(settings, now)
     found = or_none(certificate, keys / "server.crt")
     public = or_none(public_half, keys / "server.key") or ""
@@ -430,11 +547,15 @@ def plan(settings: dict[str, t.Any], now: float) -> dict[str, t.Any]:
     wish = worn(settings, ca, found, primary_address(here), now) if found and not reason else ""
     users = containers(keys)
     fates = {"ca.key": ca.key, "server.key": "keep" if public else "new"}
+    # Whoever has the key of a CA that shall go can still use it: it is not kept.
+    gone = {"ca.key"} if ca.replaced else set()
     pem = ca.certificate.pem if ca.certificate else ""
     copies = [keys / "ca.crt", *map(pathlib.Path, settings["copies"])]
     return {
         "missing_folders": missing_folders(settings),
-        "damaged_keys": [name for name, new in fates.items() if new == "new" and (keys / name).exists()],
+        "damaged_keys": [
+            name for name in fates if fates[name] == "new" and name not in gone and (keys / name).exists()
+        ],
         "ca_key": ca.key,
         "ca_reason": ca.reason,
         "ca_pem": pem,

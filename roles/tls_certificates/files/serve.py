@@ -1,17 +1,16 @@
 """Restart the containers that use the certificates, and prove that they serve the new one: runs on the Pi.
 
-Usage: ``python3 -c <this text> SETTINGS`` with JSON: ``keys`` (folder), ``name`` (the RV's), ``containers`` and
-``timeout`` (s). A mounted file that was replaced is seen by a container only after its restart (PROTOCOLS.md, Docker
-services), a signal is not enough. Where the new certificate is not served in time, the old one is put back.
+Usage: ``python3 -c <this text> SETTINGS`` with JSON: ``keys`` (folder), ``name`` (the RV's), ``containers``,
+``timeout`` (s) and ``replaced`` (whether this run replaced ``server.crt``). A mounted file that was replaced is seen by
+a container only after its restart (PROTOCOLS.md, Docker services), a signal is not enough. Where containers that ran
+well before do not serve the new certificate in time, the old one is put back, if it can still serve.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-import os
 import pathlib
-import shutil
 import socket
 import ssl
 import subprocess
@@ -21,6 +20,8 @@ import typing as t
 
 HANDSHAKE_TIMEOUT = 5  # s
 SETTLING = 3  # s
+# One that Docker started again counts when it has run for as long as Docker's longest pause between two starts.
+STEADY = 60  # s
 PAUSE = 0.5  # s between two looks
 
 
@@ -65,56 +66,80 @@ def certificate(path: pathlib.Path) -> str:
     return text[text.index("-----BEGIN CERTIFICATE-----") :]
 
 
-def settled(state: dict[str, t.Any]) -> bool:
-    """Whether a container has been running for a moment: one that ends at once is started again and again."""
+def inspected(names: list[str]) -> list[dict[str, t.Any]]:
+    """What Docker knows of containers."""
+    return list(json.loads(docker("inspect", *names))) if names else []
+
+
+def runs_for(state: dict[str, t.Any], seconds: float) -> bool:
+    """Whether a container has been running for so long: one that ends at once is started again and again."""
     started = datetime.datetime.fromisoformat(state["StartedAt"])
     up = (datetime.datetime.now(datetime.UTC) - started).total_seconds()
-    return state["Running"] and not state["Restarting"] and up >= SETTLING
+    return bool(state["Running"] and not state["Restarting"] and up >= seconds)
 
 
-def problem(settings: dict[str, t.Any], keys: pathlib.Path) -> str:
+def steady(names: list[str]) -> list[str]:
+    """The containers that run well: one that kept ending before tells nothing of the certificate."""
+    told = inspected(names)
+    return [one["Name"].lstrip("/") for one in told if runs_for(one["State"], STEADY if one["RestartCount"] else 0)]
+
+
+def problem(judged: list[str], keys: pathlib.Path, name: str) -> str:
     """What keeps the containers from serving the new certificate now; empty when nothing does."""
-    told = json.loads(docker("inspect", *settings["containers"]))
-    dead = [container["Name"].lstrip("/") for container in told if not settled(container["State"])]
+    told = inspected(judged)
+    dead = [container["Name"].lstrip("/") for container in told if not runs_for(container["State"], SETTLING)]
     if dead:
         return f"{' and '.join(dead)} does not keep running"
     published = {port for container in told for port in ports(container, keys)}
-    if published and not any(serves(port, keys, settings["name"]) for port in published):
+    if published and not any(serves(port, keys, name) for port in published):
         return f"no port of {', '.join(map(str, sorted(published)))} serves the new certificate"
     return ""
 
 
 def restarted(settings: dict[str, t.Any], keys: pathlib.Path) -> str:
     """Restart the containers and wait until they serve; what is still wrong at the end of the time."""
-    docker("restart", *settings["containers"])
+    judged = steady(settings["containers"])
+    restart(settings["containers"])
     deadline = time.monotonic() + settings["timeout"]
-    while (wrong := problem(settings, keys)) and time.monotonic() < deadline:
+    while (wrong := problem(judged, keys, settings["name"])) and time.monotonic() < deadline:
         time.sleep(PAUSE)
     return wrong
 
 
-def put_back(keys: pathlib.Path) -> bool:
-    """Put the old server certificate back in one step; false when there is none."""
-    old = keys / "server.crt.old"
-    if not old.exists():
+def restart(names: list[str]) -> None:
+    """Restart containers, each for itself: one that cannot start must not keep the others from it."""
+    for name in names:
+        subprocess.run(["docker", "restart", name], capture_output=True, check=False)
+
+
+def openssl(*arguments: str) -> str:
+    """What openssl prints; empty where it fails."""
+    done = subprocess.run(["openssl", *arguments], capture_output=True, encoding="utf-8", errors="replace", check=False)
+    return "" if done.returncode else done.stdout
+
+
+def can_serve(keys: pathlib.Path, crt: pathlib.Path) -> bool:
+    """Whether a certificate belongs to the server's key and the CA, and is valid now."""
+    if crt.is_symlink() or not crt.exists():
         return False
-    back = keys / ".server.crt.back"
-    shutil.copy2(old, back)
-    os.chown(back, old.stat().st_uid, old.stat().st_gid)
-    back.replace(keys / "server.crt")
-    return True
+    public = openssl("pkey", "-in", str(keys / "server.key"), "-pubout", "-passin", "pass:")
+    own = openssl("x509", "-in", str(crt), "-noout", "-pubkey")
+    return bool(public) and own == public and bool(openssl("verify", "-CAfile", str(keys / "ca.crt"), str(crt)))
 
 
 def main() -> None:
     """Restart and prove; with an error sentence on stderr and exit status 1 when it does not work."""
     settings = json.loads(sys.argv[1])
     keys = pathlib.Path(settings["keys"])
+    old = keys / "server.crt.old"
     wrong = restarted(settings, keys)
     if not wrong:
+        old.unlink(missing_ok=True)
         return
-    if not put_back(keys):
+    if not (settings["replaced"] and can_serve(keys, old)):
         sys.exit(wrong)
-    docker("restart", *settings["containers"])
+    old.replace(keys / "server.crt")
+    restart(settings["containers"])
     sys.exit(f"{wrong}; the old certificate is back in its place")
 
 

@@ -20,8 +20,8 @@ HOME = f"/home/{USER}"
 def unit() -> str:
     """As it is with the role's defaults."""
     variables = {
-        "fleet_user": USER,
-        "fleet_home": HOME,
+        "can_bridge_user": USER,
+        "can_bridge_home": HOME,
         "can_bridge_env_file": DEFAULT_ENV_FILE.replace("~", HOME),
         "can_bridge_python": "/opt/trailcurrent/python/current/bin/python",
         "can_bridge_interface": DEFAULT_INTERFACE,

@@ -14,7 +14,12 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import FleetError, InputError, LinkError
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import (
+    FleetError,
+    InputError,
+    LinkError,
+    RefusedError,
+)
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.mbtiles import check_map, chunks, fingerprint
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.map_upload.target import CHUNK
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.text import printable
@@ -23,6 +28,9 @@ MODULE: t.Final = "trailcurrent.fleet.map_upload"
 PATIENCE: t.Final = 600.0  # s
 RETRY: t.Final = 5.0  # s between two attempts to find the link again
 SHOW: t.Final = 30.0  # s between two lines of progress
+# The folder lies in one of the RV's user, so it is looked at from inside, where nobody can exchange it any more.
+ENTER: t.Final = 'cd -P -- {0} && [ "$(pwd -P)" = {0} ] && [ "$(stat -c %u:%a .)" = "$(id -u):700" ] || exit 99'
+NOT_OURS: t.Final = 99
 Result = dict[str, t.Any]
 display = Display()
 
@@ -60,26 +68,30 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for chunk in chunks(source, 0, CHUNK):
             digest.update(chunk)
             if position >= begun["offset"]:
-                self._send_chunk(chunk, position, begun["partial"], patience)
+                self._send_chunk(chunk, position, (begun["workplace"], begun["partial"]), patience)
                 progress.show(position + len(chunk))
             position += len(chunk)
         return digest.hexdigest()
 
-    def _send_chunk(self, chunk: bytes, position: int, path: str, patience: float) -> None:
+    def _send_chunk(self, chunk: bytes, position: int, target: tuple[str, str], patience: float) -> None:
         """Write a piece where it belongs: doing that twice does no harm."""
         deadline = time.monotonic() + patience
-        place = f"of={shlex.quote(path)} bs=1M seek={position} oflag=seek_bytes iflag=fullblock conv=notrunc,fsync"
+        folder, name = target
+        place = f"of={shlex.quote(name)} bs=1M seek={position} oflag=seek_bytes,nofollow iflag=fullblock"
+        command = f"{ENTER.format(shlex.quote(folder))}; dd {place} conv=notrunc,fsync status=none"
         while True:
             try:
-                answer = self._low_level_execute_command(f"dd {place} status=none", in_data=chunk)
+                answer = self._low_level_execute_command(command, in_data=chunk)
             except AnsibleConnectionFailure:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY)
                 continue
+            if answer["rc"] == NOT_OURS:
+                raise RefusedError("unsafe_path", f"{folder} is not the folder that was made; look who changed it.")
             if answer["rc"] != 0:
                 said = printable(answer["stderr"])
-                raise LinkError("disk_full", f"{path} could not be written ({said}); free space there.")
+                raise LinkError("disk_full", f"{folder}/{name} could not be written ({said}); free space there.")
             return
 
     def _ask(self, options: Result, task_vars: Result | None) -> Result:

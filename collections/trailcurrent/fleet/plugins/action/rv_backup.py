@@ -9,6 +9,7 @@ import collections.abc
 import contextlib
 import hashlib
 import pathlib
+import re
 import shlex
 import typing as t
 
@@ -152,7 +153,8 @@ def found_path(path: pathlib.Path, name: str) -> pathlib.Path:
     """The backup that a path means: a file itself, of a folder the newest of that RV."""
     if not path.is_dir():
         return path
-    found = sorted(path.glob(f"{name}-[0-9]*{SUFFIX}"))
+    wanted = re.compile(rf"{re.escape(name)}-[0-9]{{8}}T[0-9]{{6}}Z{re.escape(SUFFIX)}")  # as backup.yml names them
+    found = sorted(file for file in path.iterdir() if wanted.fullmatch(file.name))
     if not found or not name:
         raise InputError(
             "backup_damaged", f"{path} has no backup of {name or 'this RV'}; name the file (restore_file)."

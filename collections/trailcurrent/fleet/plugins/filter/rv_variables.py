@@ -18,8 +18,10 @@ version_added: 1.0.0
 author: TrailCurrent Fleet maintainers (@trailcurrent)
 description:
   - Takes the variables of this collection's roles from all that Ansible knows of a host.
-  - Leaves secrets out, which the RV has in its environment file, and what means something on the laptop alone. An
-    option is a secret where its role's argument specification says so, and a C(password) in a dictionary is one too.
+  - Leaves secrets out, which the RV has in its environment file, and what means something on the laptop alone, or
+    once. An option is a secret where its role's argument specification says so, and a C(password) in a dictionary is
+    one too.
+  - Leaves out what is of use only together with a secret, such as C(wifi_credentials_ssid).
 options:
   _input:
     description: All variables of the host, as C(hostvars[inventory_hostname]).
@@ -40,9 +42,13 @@ _value:
 """
 
 ROLES: t.Final = pathlib.Path(__file__).resolve().parents[2] / "roles"
-SHARED: t.Final = frozenset({"fleet_hostname", "fleet_user", "fleet_home"})
+SHARED: t.Final = frozenset({"fleet_hostname", "fleet_user", "fleet_home", "fleet_etc", "fleet_state_dir"})
 ON_THE_LAPTOP: t.Final = frozenset({"deployment_bundle", "python_runtime", "rv_settings"})
 """Roles whose variables are paths on the laptop, or trust that only set-up gives."""
+WITH_A_SECRET: t.Final = frozenset({"wifi_credentials_ssid", "environment_files_replace"})
+"""Options that are refused without the secret that belongs to them."""
+ONCE: t.Final = ("_replace_ca", "_renew_ca", "_fetch_ca", "_reboot", "_force")
+"""Ends of options that somebody asks for once, by hand: an RV by itself never does."""
 SECRET_KEYS: t.Final = frozenset({"password", "secret", "token", "api_key"})
 
 
@@ -61,6 +67,8 @@ def is_wanted(name: str) -> bool:
     """Whether an RV is told the variable ``name``."""
     if name.startswith("fleet_"):
         return name in SHARED
+    if name in WITH_A_SECRET or name.endswith(ONCE):
+        return False
     return name in options() and not options()[name].get("no_log", False)
 
 

@@ -142,7 +142,8 @@ CODES: t.Final[dict[str, Code]] = {
     "manifest_invalid": Code("the manifest is malformed", "build the bundle anew"),
     "manifest_format": Code("the manifest has a newer format than this collection reads", "update trailcurrent.fleet"),
     "unsafe_path": Code(
-        "a path leads out of its folder, or is not the same on every system", "rename the file that the sentence names"
+        "a path leads out of its folder, is a link or a stranger's, or is not the same on every system",
+        "rename or repair what the sentence names",
     ),
     "signature_invalid": Code(
         "the signature is not one of this manifest", "copy or download the bundle again; sign it again if it is yours"
@@ -231,7 +232,7 @@ CODES: t.Final[dict[str, Code]] = {
         "run setup.yml with `tls_certificates_renew_ca` and install the new one on phones",
     ),
     "ca_key_missing": Code(
-        "the CA's certificate is there and its key is not",
+        "the CA's certificate is there, or was, and its key is not",
         "restore the key from a backup; a new CA is never made silently",
     ),
     "certificate_mismatch": Code("a certificate and a key do not belong to each other", "restore both from one backup"),

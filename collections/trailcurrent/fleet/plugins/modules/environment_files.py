@@ -13,7 +13,9 @@ description:
     is given and from what they hold already. They differ in the broker's host name in C(MQTT_BROKER_URL) only.
   - A secret that is there is kept. Another one takes its place only where O(replace) names it.
   - C(ENCRYPTION_KEY) and C(NODE_RED_CREDENTIAL_SECRET) are made when both files lack them, but never while the
-    database, or Node-RED, holds what the lost one encrypts.
+    database, or Node-RED, holds what the lost one encrypts. Every database of the server is looked into, whatever
+    O(mongodb_database) and C(MONGODB_DATABASE) say.
+  - Both folders must be folders and no links, and belong to root or to O(owner) (V(unsafe_path)).
   - Any text without line breaks, control characters and C(${) arrives the same at each file's readers. Values are
     quoted only where that is needed, and differently in each file.
   - Comments, order and names of the owner's own are kept. Both files are switched together, also when the power goes.
@@ -132,6 +134,7 @@ code:
   type: str
 """
 
+import collections.abc
 import functools
 import pathlib
 import typing as t
@@ -140,7 +143,10 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.environment imp
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.environment.disk import Pair
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.environment.rules import Wanted
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.errors import InputError
-from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.database_traces import look_for_encrypted
+from ansible_collections.trailcurrent.fleet.plugins.module_utils.links.database_traces import (
+    Evidence,
+    look_for_encrypted,
+)
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.options import MONGODB, Options
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.runner import Run, run_module
 
@@ -159,15 +165,8 @@ SPEC: t.Final[Options] = {
 def keep_files(options: Options, run: Run) -> dict[str, t.Any]:
     """Make the two files what the options say."""
     home = pathlib.Path(options["home"])
-    ask = functools.partial(
-        look_for_encrypted,
-        options["mongodb_uri"],
-        options["mongodb_database"],
-        timeout=options["mongodb_timeout"],
-        container=options["container"] or None,
-    )
     owner = engine.find_owner(options["owner"] or None, home)
-    done = engine.keep(Pair(home), wanted(options, home), owner, ask, check=run.check)
+    done = engine.keep(Pair(home), wanted(options, home), owner, functools.partial(look, options), check=run.check)
     for warning in done.warnings:
         run.warn(warning)
     return {
@@ -179,6 +178,16 @@ def keep_files(options: Options, run: Run) -> dict[str, t.Any]:
         "database": done.database,
         "diff": list(done.diff),
     }
+
+
+def look(options: Options, names: collections.abc.Collection[str]) -> Evidence:
+    """What the database holds, under the given name, the ``names`` of the files, or any other."""
+    return look_for_encrypted(
+        options["mongodb_uri"],
+        {options["mongodb_database"], *names},
+        timeout=options["mongodb_timeout"],
+        container=options["container"] or None,
+    )
 
 
 def wanted(options: Options, home: pathlib.Path) -> Wanted:

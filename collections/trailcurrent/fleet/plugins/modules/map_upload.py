@@ -15,7 +15,7 @@ description:
   - Sends an MBTiles map to the Pi in pieces over the connection that Ansible has, with its user, its password and
     its jump host, and goes on where it was when the link or the run was broken off.
   - The map is seen to be one before a byte is sent. It takes the place of the old one when all of it has arrived and
-    its digest is the right one.
+    its digest is the right one. Until then it lies in C(.upload) beside it, which is closed to other users.
 extends_documentation_fragment:
   - trailcurrent.fleet.attributes
 attributes:
@@ -70,6 +70,17 @@ sent:
   description: How many of them this run sent.
   returned: success
   type: int
+restart:
+  description:
+    - The tile server still has the old map open, also when it is an earlier run that ended before it was restarted.
+    - Remove RV(workplace) when it is restarted.
+  returned: success
+  type: bool
+workplace:
+  description: The folder of uploads on the Pi.
+  returned: success
+  type: str
+  sample: /home/trailcurrent/data/tileserver/.upload
 code:
   description: The stable name of the failure, see the troubleshooting guide.
   returned: failure

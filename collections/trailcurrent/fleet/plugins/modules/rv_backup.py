@@ -48,19 +48,21 @@ options:
     description:
       - The backup on the controller, for V(saved) and V(staged). A relative path starts in the folder that Ansible was
         called in.
-      - A folder with V(staged) means the newest backup in it whose name begins with O(name).
+      - A folder with V(staged) means the newest backup of O(name) in it, C(<name>-20261123T120000Z.tar.gz.vault).
     type: path
   name:
-    description: What the names of this RV's backups begin with.
+    description: What the names of this RV's backups have before their time.
     type: str
   hostname:
     description: The RV's name, without C(.local).
     type: str
     default: ""
   foreign:
-    description: Put back the backup of another identity, as after a dead SD card. That of the Pi is then lost.
-    type: bool
-    default: false
+    description:
+      - Put back the backup of another identity, as after a dead SD card. That of the Pi is then lost.
+      - V(true) allows another certificate authority. Another O(hostname) is allowed by naming the one in the backup.
+    type: str
+    default: ""
   home:
     description: The home of the RV's user.
     type: path
@@ -77,6 +79,10 @@ options:
       - The folder on the Pi for the archive, as long as it is needed.
       - By default C(/var/lib/trailcurrent) where it can be written, else C(~/.local/state/trailcurrent).
     type: path
+  mongodb_database:
+    description: The name of the database. Without it, C(MONGODB_DATABASE) of C(local_code/.env), else C(trailcurrent).
+    type: str
+    default: ""
   sha256:
     description: The archive that was brought to the Pi. The controller's half sets it.
     type: str
@@ -154,6 +160,22 @@ differs:
   type: list
   elements: str
   sample: [home/.env, dump/system_config]
+kept:
+  description: What is another one in the backup, and stays as it is here (whose releases the Pi trusts).
+  returned: with O(state=staged) and O(state=restored)
+  type: list
+  elements: str
+  sample: [etc/allowed_signers]
+flows_missing:
+  description: Node-RED has settings here, and none of its flows were found.
+  returned: with O(state=saved)
+  type: bool
+touched:
+  description: What was put back before the failure.
+  returned: on failure with O(state=restored)
+  type: list
+  elements: str
+  sample: [home/.env]
 foreign:
   description: How the backup's identity differs from the Pi's. Empty when it does not.
   returned: with O(state=staged)
@@ -181,11 +203,12 @@ SPEC: t.Final[Options] = {
     "path": {"type": "path"},
     "name": {"type": "str"},
     "hostname": {"type": "str", "default": ""},
-    "foreign": {"type": "bool", "default": False},
+    "foreign": {"type": "str", "default": ""},
     "home": {"type": "path", "default": "/home/trailcurrent"},
     "owner": {"type": "str"},
     "etc": {"type": "path", "default": "/etc/trailcurrent"},
     "state_dir": {"type": "path"},
+    "mongodb_database": {"type": "str", "default": ""},
     "sha256": {"type": "str"},
     "sending": {"type": "bool", "default": False},
 }
@@ -196,7 +219,10 @@ def act(options: Options, run: Run) -> dict[str, t.Any]:
     """Do the Pi's part of the state."""
     state = options["state"]
     if state == "saved":
-        return states.save_state(options, check=run.check)
+        saved = states.save_state(options, check=run.check)
+        if saved.get("flows_missing"):
+            run.warn("Node-RED has settings here, and none of its flows were found beside them: none are saved.")
+        return saved
     if state == "staged":
         return states.place_state(options) if options["sending"] else states.stage_state(options)
     if state == "restored":

@@ -58,9 +58,6 @@ options:
   owner:
     description: The RV's user. Without it, the owner of O(home).
     type: str
-  env_file:
-    description: The environment file that says how to reach the broker. Without it, C(local_code/.env) in O(home).
-    type: path
   state_dir:
     description:
       - The folder for the journal.
@@ -121,7 +118,6 @@ from ansible_collections.trailcurrent.fleet.plugins.module_utils.rotation.engine
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.rotation.rules import CLOUD
 from ansible_collections.trailcurrent.fleet.plugins.module_utils.runner import Run, run_module
 
-ENV_FILE: t.Final = "local_code/.env"
 SPEC: t.Final[Options] = {
     "state": {"type": "str", "choices": ["written", "proven"], "required": True},
     "secrets": {"type": "dict", "default": {}, "no_log": True},
@@ -129,7 +125,6 @@ SPEC: t.Final[Options] = {
     "patience": {"type": "float", "default": 60.0},
     "home": {"type": "path", "default": "/home/trailcurrent"},
     "owner": {"type": "str"},
-    "env_file": {"type": "path"},
     "state_dir": {"type": "path"},
 }
 
@@ -160,8 +155,7 @@ def finish(options: Options, state_dir: pathlib.Path, run: Run) -> dict[str, t.A
     """Prove the new password, then close the journal."""
     if not run.check:
         if options["prove"]:
-            env_file = options["env_file"] or str(pathlib.Path(options["home"]) / ENV_FILE)
-            prove(mqtt_settings({**options, "env_file": env_file}), options["patience"])
+            prove(mqtt_settings(options), options["patience"])
         Journal(state_dir).forget()
     return {"changed": False}
 

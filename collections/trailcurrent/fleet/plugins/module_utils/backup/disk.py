@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import os
 import pathlib
+import re
 import secrets
 import stat
 import typing as t
@@ -19,7 +20,10 @@ from ..formats.backup_manifest import Member
 ENV_FILES: t.Final = (".env", "local_code/.env", "local_code/ca.pem")
 KEYS: t.Final = "data/keys"
 NODE_RED: t.Final = "data/node-red"
-NODE_RED_FILES: t.Final = ("flows.json", "flows_cred.json", "settings.js", "package.json", ".config.runtime.json")
+# The flows' file has any name that settings.js gives it, with the credentials beside it.
+NODE_RED_FILES: t.Final = re.compile(r"[^.].*\.json|\.config.*\.json|settings\.js")
+NODE_RED_LIBRARY: t.Final = f"{NODE_RED}/lib"
+_NO_FLOWS: t.Final = re.compile(r"\..*|package(?:-lock)?\.json|.*_cred\.json|settings\.js")
 FILE_LIMIT: t.Final = 64 * 1024 * 1024  # bytes; the largest, flows.json, has some hundred kilobytes
 FOLDER_MODE: t.Final = 0o755
 _HOME: t.Final = "home"
@@ -36,7 +40,7 @@ class Roots:
 
     def of(self, path: str) -> tuple[pathlib.Path, pathlib.PurePosixPath]:
         """The folder that a member's path must not leave, and the way from there."""
-        place, _, rest = path.partition("/")
+        place, _slash, rest = path.partition("/")
         return (self.home if place == _HOME else self.etc), pathlib.PurePosixPath(rest)
 
 
@@ -56,7 +60,9 @@ def files(roots: Roots) -> collections.abc.Iterator[Found]:
 
     :raises RefusedError: ``backup_failed``, naming what cannot be saved
     """
-    names = [*ENV_FILES, *_listed(roots.home, KEYS), *(f"{NODE_RED}/{name}" for name in NODE_RED_FILES)]
+    red = [name for name in _listed(roots.home, NODE_RED) if NODE_RED_FILES.fullmatch(name.rpartition("/")[2])]
+    library = (f"{NODE_RED_LIBRARY}/{name}" for name in _below(roots.home / NODE_RED_LIBRARY))
+    names = [*ENV_FILES, *_listed(roots.home, KEYS), *red, *library]
     paths = [*(f"{_HOME}/{name}" for name in names), *(f"{_ETC}/{name}" for name in _below(roots.etc))]
     for path in paths:
         found = read(roots, path)
@@ -86,22 +92,51 @@ def read(roots: Roots, path: str) -> Found | None:
         return Found(path, file.read(), stat.S_IMODE(state.st_mode) & 0o777, state.st_uid, state.st_gid)
 
 
+def flows_missing(paths: collections.abc.Collection[str]) -> bool:
+    """Whether a backup of these files has Node-RED's settings and none of its flows."""
+    start = f"{_HOME}/{NODE_RED}/"
+    names = {path.removeprefix(start) for path in paths if path.startswith(start)}
+    return "settings.js" in names and all("/" in name or _NO_FLOWS.fullmatch(name) for name in names)
+
+
+def check_way(roots: Roots, path: str) -> None:
+    """See that a file can be put there, before anything is changed.
+
+    :raises LinkError: ``state_unwritable`` where something else than a folder, or than a file, is in its way
+    :raises RefusedError: ``unsafe_path`` where a folder of its way is a link that leads elsewhere
+    """
+    root, rest = roots.of(path)
+    folder = root
+    for part in rest.parent.parts:
+        if not os.path.lexists(folder / part):
+            break
+        folder /= part
+    if not pathlib.Path(os.path.realpath(folder)).is_relative_to(root.resolve()):
+        raise RefusedError(
+            "unsafe_path", f"{root / rest} was not written: {folder} leads out of {root}; remove that link."
+        )
+    there = root / rest
+    blocked = folder if os.path.lexists(folder) and not folder.is_dir() else there
+    if blocked is folder or (there.is_dir() and not there.is_symlink()):
+        raise LinkError(
+            "state_unwritable", f"Could not write {there}: {blocked} is in its way; move it away, and run it again."
+        )
+
+
 def place(roots: Roots, member: Member, content: bytes, owner: tuple[int, int]) -> None:
     """Put a file of a backup in its place, whole or not at all, also when the power goes.
 
-    Folders that are missing belong to whom the one above them belongs.
+    Folders that are missing belong to whom the one above them belongs; those that a container writes into, to the
+    owner of the file.
 
-    :raises LinkError: ``disk_full``, ``state_unwritable``
-    :raises RefusedError: ``unsafe_path`` where a folder of its way is a link that leads elsewhere
+    :raises LinkError: ``disk_full``, and as ``check_way``
+    :raises RefusedError: as ``check_way``
     """
     root, rest = roots.of(member.path)
     path = root / rest
+    check_way(roots, member.path)
     with writing(path):
-        _make_folders(root, rest.parent)
-        if not path.parent.resolve().is_relative_to(root.resolve()):
-            raise RefusedError(
-                "unsafe_path", f"{path} was not written: {path.parent} leads out of {root}; remove that link."
-            )
+        _make_folders(root, rest.parent, owner)
         staged = path.parent / f".{path.name}.{secrets.token_hex(4)}"
         try:
             _write(staged, content, member.mode, owner)
@@ -147,7 +182,7 @@ def _write(path: pathlib.Path, content: bytes, mode: int, owner: tuple[int, int]
         os.fsync(handle)
 
 
-def _make_folders(root: pathlib.Path, rest: pathlib.PurePosixPath) -> None:
+def _make_folders(root: pathlib.Path, rest: pathlib.PurePosixPath, owner: tuple[int, int]) -> None:
     root.mkdir(FOLDER_MODE, exist_ok=True)
     folder = root
     for part in rest.parts:
@@ -155,7 +190,8 @@ def _make_folders(root: pathlib.Path, rest: pathlib.PurePosixPath) -> None:
         if not folder.is_dir():
             folder.mkdir(FOLDER_MODE)
             state = above.stat()
-            os.chown(folder, state.st_uid, state.st_gid)
+            container = folder.relative_to(root).is_relative_to(NODE_RED)
+            os.chown(folder, *(owner if container else (state.st_uid, state.st_gid)))
 
 
 def _listed(root: pathlib.Path, folder: str) -> list[str]:

@@ -11,6 +11,7 @@ from ..formats.backup_manifest import Identity
 from .disk import Roots, read
 
 CA_FILE: t.Final = "home/data/keys/ca.crt"
+_YES: t.Final = frozenset({"true", "yes", "on", "1"})
 
 
 def identity(roots: Roots, hostname: str) -> Identity:
@@ -28,22 +29,26 @@ def ca_digest(content: bytes) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
-def check_own(saved: Identity, here: Identity, *, foreign: bool) -> str:
+def check_own(saved: Identity, here: Identity, *, foreign: str) -> str:
     """Refuse the backup of another RV, and of this one before its Pi was replaced, unless that is allowed.
 
+    :param foreign: ``true`` allows another CA, the name of the backup's RV also that name
     :return: what differs, as a clause; empty when nothing does
     :raises RefusedError: ``backup_foreign``
     """
     differences = []
-    if saved.hostname != here.hostname:
+    renamed = saved.hostname != here.hostname
+    if renamed:
         differences.append(f"it is of {saved.hostname or 'an RV without a name'}, and this is {here.hostname}")
     if here.ca_sha256 and saved.ca_sha256 != here.ca_sha256:
         differences.append("its certificate authority is not the one of this Pi")
     seen = ", and ".join(differences)
-    if seen and not foreign:
+    named = foreign == saved.hostname != ""
+    if seen and not named and (renamed or foreign.lower() not in _YES):
+        word = saved.hostname if renamed else "true"
         raise RefusedError(
             "backup_foreign",
             f"The backup was not restored: {seen}; take the backup of this RV, or allow it with "
-            "-e restore_foreign=true, as after a new SD card: this Pi then gets the old keys. Nothing was changed.",
+            f"-e restore_foreign={word}, as after a new SD card: this Pi then gets the old keys. Nothing was changed.",
         )
     return seen

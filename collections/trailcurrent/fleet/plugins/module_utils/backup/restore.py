@@ -1,6 +1,7 @@
 """Puts a backup back on the Pi.
 
 - ``verify`` proves the whole archive and changes nothing; ``compare`` says what is not as the backup has it.
+- What says whose releases this Pi trusts stays as it is here: an old backup shall not bring a withdrawn key back.
 - ``restore`` first loads the database beside the one in use, then replaces files, then swaps the collections: what
   takes long changes nothing yet. Whenever it is broken off, it can be run again, and does what is left.
 """
@@ -11,10 +12,11 @@ import collections.abc
 import contextlib
 import dataclasses
 import hashlib
+import os
 import pathlib
 import typing as t
 
-from ..errors import InputError
+from ..errors import FleetError, InputError
 from ..formats.backup_manifest import Manifest, Member, damaged
 from ..formats.bson_stream import documents
 from ..links.mongo_dump import Collection, MongoDump, file_name, read_metadata
@@ -25,6 +27,7 @@ from .identity import CA_FILE, ca_digest
 METADATA: t.Final = ".metadata.json"
 DOCUMENTS: t.Final = ".bson"
 METADATA_LIMIT: t.Final = 16 * 1024 * 1024  # bytes; a description is a document
+STAYS: t.Final = frozenset({"etc/allowed_signers", "etc/rv.yml"})  # where set-up has written them, it knows better
 CONTAINERS: t.Final = f"home/{disk.NODE_RED}/"  # numbers of users inside containers, the same on every Pi
 
 Step = collections.abc.Callable[[str], None]
@@ -46,10 +49,14 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What is not as the backup has it: paths below ``home/`` and ``etc/``, and names of collections."""
+    """What is not as the backup has it: paths below ``home/`` and ``etc/``, and names of collections.
+
+    :param kept: files that are other ones here, and stay
+    """
 
     files: tuple[str, ...]
     collections: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.files or self.collections)
@@ -105,21 +112,40 @@ def _described(passing: Passing) -> Collection:
 
 
 def compare(path: pathlib.Path, target: Target) -> Difference:
-    """What ``restore`` would change. :raises FleetError: what reading files and the database raise"""
-    files, names = [], []
+    """What ``restore`` would change.
+
+    :raises FleetError: what reading files and the database raise, and what would stop it from writing a file
+    """
+    files: list[str] = []
+    kept: list[str] = []
+    names: list[str] = []
     with open_archive(path) as archive, _opened(archive.manifest, target) as database:
         there = {found.name: found for found in database.listed()} if database else {}
         described: Collection | None = None
         for passing in archive.members():
             member = passing.member
-            if member.collection is None:
+            if member.collection is None and _stays(target, member):
+                kept += [] if _has_content(target, member) else [member.path]
+            elif member.collection is None:
+                disk.check_way(target.roots, member.path)
                 files += [] if is_there(target, archive.manifest, member) else [member.path]
             elif member.path.endswith(METADATA):
                 described = _described(passing)
                 names += [] if not database or _is_like(described, there) else [described.name]
             elif database and described and described.name not in names:
                 names += [] if database.digest(described.name) == member.sha256 else [described.name]
-    return Difference(tuple(files), tuple(names))
+    return Difference(tuple(files), tuple(names), tuple(kept))
+
+
+def _stays(target: Target, member: Member) -> bool:
+    root, rest = target.roots.of(member.path)
+    return member.path in STAYS and os.path.lexists(root / rest)
+
+
+def _has_content(target: Target, member: Member) -> bool:
+    root, rest = target.roots.of(member.path)
+    found = None if (root / rest).is_symlink() else disk.read(target.roots, member.path)
+    return found is not None and hashlib.sha256(found.content).hexdigest() == member.sha256
 
 
 def _is_like(wanted: Collection, there: collections.abc.Mapping[str, Collection]) -> bool:
@@ -131,24 +157,43 @@ def restore(path: pathlib.Path, target: Target, step: Step = lambda _name: None)
 
     :param step: told before each change
     :return: what was changed
+    :raises FleetError: its ``touched`` names what was put back before
     """
-    difference = compare(path, target)
-    if not difference:
-        return difference
+    touched: list[str] = []
+    try:
+        difference = compare(path, target)
+        if difference:
+            _restore(path, target, difference, step, touched)
+    except FleetError as error:
+        error.details["touched"] = touched
+        raise
+    return difference
+
+
+def _restore(path: pathlib.Path, target: Target, difference: Difference, step: Step, touched: list[str]) -> None:
     with open_archive(path) as archive, _opened(archive.manifest, target) as database:
         if database:
             step("clean up")
             database.forget_unfinished()
-        loaded = _apply(archive, target, database, difference, step)
-        for collection in loaded:
+
+        def put(member: Member, content: bytes) -> None:
+            step(f"place {member.path}")
+            disk.place(target.roots, member, content, owner_of(member, archive.manifest, target))
+            touched.append(member.path)
+
+        for collection in _apply(archive, database, difference, step, put):
             if database:
                 step(f"swap {collection.name}")
+                touched.append(f"dump/{collection.name}")
                 database.swap(collection)
-    return difference
 
 
 def _apply(
-    archive: Archive, target: Target, database: MongoDump | None, difference: Difference, step: Step
+    archive: Archive,
+    database: MongoDump | None,
+    difference: Difference,
+    step: Step,
+    put: collections.abc.Callable[[Member, bytes], None],
 ) -> list[Collection]:
     """Load the collections and replace the files; returns what is to be swapped."""
     loaded: list[Collection] = []
@@ -158,8 +203,7 @@ def _apply(
             content = passing.read()
             if hashlib.sha256(content).hexdigest() != member.sha256:
                 raise damaged(f"{member.path} has changed since it was verified")
-            step(f"place {member.path}")
-            disk.place(target.roots, member, content, owner_of(member, archive.manifest, target))
+            put(member, content)
         elif member.path.endswith(METADATA) and member.collection is not None and database:
             described = _described(passing)
             if described.name in difference.collections:

@@ -11,8 +11,10 @@ import shutil
 import time
 import typing as t
 
+from ..errors import RefusedError
 from ..formats.backup_manifest import PLACES, Manifest, Member
-from ..links.mongo_dump import MongoDump, file_name
+from ..links.mongo_dump import Collection, MongoDump, file_name
+from ..text import printable
 from . import disk
 from .archive import sha256_of, write_archive
 from .identity import identity
@@ -108,7 +110,7 @@ def _dump(source: Source, folder: pathlib.Path, contents: dict[str, bytes | path
     members = []
     uri, name = source.database
     with MongoDump(uri, name, timeout=source.timeout) as database:
-        for number, collection in enumerate(database.listed()):
+        for number, collection in enumerate(_listed(database, name)):
             path = f"dump/{name}/{file_name(collection.name)}"
             contents[f"{path}.metadata.json"] = text = collection.metadata()
             members.append(_dumped(f"{path}.metadata.json", hashlib.sha256(text).hexdigest(), len(text)))
@@ -117,6 +119,19 @@ def _dump(source: Source, folder: pathlib.Path, contents: dict[str, bytes | path
             contents[f"{path}.bson"] = spooled = folder / f"{number}.bson"
             members.append(_dumped(f"{path}.bson", *_spooled(database, collection.name, spooled)))
     return members
+
+
+def _listed(database: MongoDump, name: str) -> list[Collection]:
+    """What the database holds; one that is empty beside others has the wrong name."""
+    found = database.listed()
+    others = [] if found else database.others()
+    if others:
+        raise RefusedError(
+            "backup_failed",
+            f"The database {printable(name)} is empty, and there are others ({printable(', '.join(others))}); no "
+            "backup was written, correct MONGODB_DATABASE in local_code/.env, or give mongodb_database.",
+        )
+    return found
 
 
 def _dumped(path: str, sha256: str, size: int) -> Member:

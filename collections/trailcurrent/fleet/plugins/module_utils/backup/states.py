@@ -9,17 +9,21 @@ import pwd
 import shutil
 import typing as t
 
-from ..errors import InputError
+from ..errors import FleetError, InputError
 from ..formats.backup_manifest import Manifest
+from ..formats.env_file import parse_env
 from ..journal import Lock, default_state_dir
 from ..links.mongo_dump import find_database
 from .archive import sha256_of
-from .disk import Roots, writing
+from .disk import Roots, flows_missing, read
 from .identity import check_own, identity
 from .restore import Target, compare, own_archive, restore, verify
 from .save import FOLDER, Source, save, scratch
 
 RESTORE_FOLDER: t.Final = "restore"
+ENV_FILE: t.Final = "home/local_code/.env"  # PROTOCOLS.md, Files on the Pi
+DATABASE_NAME: t.Final = "MONGODB_DATABASE"
+DEFAULT_DATABASE: t.Final = "trailcurrent"
 SIZE_LIMIT: t.Final = (
     96 * 1024 * 1024
 )  # bytes, packed; the laptop encrypts it in memory, and Ansible Vault makes it four times as long
@@ -43,13 +47,15 @@ def save_state(options: Options, *, check: bool) -> Json:
             f"The backup has {saved.size >> 20} MB, and one can have {SIZE_LIMIT >> 20}; remove what the database "
             "does not need (old journeys), and run it again.",
         )
+    contents = _contents(saved.manifest)
     return {
         "changed": True,
+        "flows_missing": flows_missing(contents["files"]),
         "archive": str(saved.path),
         "sha256": saved.sha256,
         "size": saved.size,
         **said,
-        **_contents(saved.manifest),
+        **contents,
     }
 
 
@@ -80,24 +86,32 @@ def stage_state(options: Options) -> Json:
         "changed": False,
         "foreign": foreign,
         "differs": [*difference.files, *(f"dump/{name}" for name in difference.collections)],
+        "kept": list(difference.kept),
         **_database_said(manifest, target),
         **_contents(manifest),
     }
 
 
 def restore_state(options: Options) -> Json:
-    """Make everything as the backup has it, then forget the archive."""
-    path, target, state_dir = _sent(options), _target(options), _state_dir(options)
-    with _lock(state_dir, "restore"):
-        manifest = verify(path)
-        check_own(manifest.identity, identity(target.roots, options["hostname"]), foreign=options["foreign"])
-        done = restore(path, target)
-    with writing(path):
-        shutil.rmtree(path.parent)
+    """Make everything as the backup has it, then forget the archive.
+
+    :raises FleetError: with ``touched``, what was put back before
+    """
+    try:
+        path, target = _sent(options), _target(options)
+        with _lock(_state_dir(options), "restore"):
+            manifest = verify(path)
+            check_own(manifest.identity, identity(target.roots, options["hostname"]), foreign=options["foreign"])
+            done = restore(path, target)
+    except FleetError as error:
+        error.details.setdefault("touched", [])
+        raise
+    shutil.rmtree(path.parent, ignore_errors=True)  # what stays is removed by `forget_state`
     changed = [*done.files, *(f"dump/{name}" for name in done.collections)]
     return {
         "changed": bool(changed),
         "differs": changed,
+        "kept": list(done.kept),
         "diff": {"before": "", "after": "".join(f"{name}\n" for name in changed)},
         **_database_said(manifest, target),
     }
@@ -128,8 +142,18 @@ def _sent(options: Options) -> pathlib.Path:
 
 def _source(options: Options) -> Source:
     uri = find_database(options)
-    database = (uri, options["mongodb_database"]) if uri else None
+    database = (uri, options["mongodb_database"] or _database_name(_roots(options))) if uri else None
     return Source(options["hostname"], _roots(options), _owner(options), database, options["mongodb_timeout"])
+
+
+def _database_name(roots: Roots) -> str:
+    """What the RV's services call their database."""
+    found = read(roots, ENV_FILE)
+    try:
+        values = parse_env(found.content.decode()) if found else {}
+    except (InputError, UnicodeDecodeError):  # a backup of a broken file is wanted all the more
+        values = {}
+    return values.get(DATABASE_NAME) or DEFAULT_DATABASE
 
 
 def _target(options: Options) -> Target:

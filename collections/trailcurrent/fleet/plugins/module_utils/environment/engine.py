@@ -17,7 +17,7 @@ from ..formats.env_quoting import EnvKind, written
 from ..links.database_traces import Evidence, Finding
 from . import rules
 from .disk import Owner, Pair
-from .names import CREDENTIAL_SECRET, ENCRYPTION_KEY
+from .names import CREDENTIAL_SECRET, DATABASE, ENCRYPTION_KEY
 
 HEADER: t.Final = "# Written by trailcurrent.fleet (role environment_files). Names of your own are kept.\n"
 # What a release of the old kind leaves below the user's home (PROTOCOLS.md, Files on the Pi; The deployment bundle).
@@ -25,7 +25,8 @@ OLD_MARKS: t.Final = ("local_code/cantomqtt", ".firmware-included")
 NODE_RED: t.Final = "data/node-red"
 # Where Node-RED keeps the secret it made for itself; while it has one, it takes a new one from its settings over.
 NODE_RED_OWN: t.Final = (".config.runtime.json", ".config.json")
-AskDatabase = collections.abc.Callable[[], Evidence]
+# Takes the names that the files and the inventory have for the database.
+AskDatabase = collections.abc.Callable[[collections.abc.Collection[str]], Evidence]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,7 @@ def keep(pair: Pair, wanted: rules.Wanted, owner: Owner | None, ask: AskDatabase
     :raises FleetError: what ``rules``, ``Pair`` and the two guards below raise; nothing was written then
     """
     rules.check_wanted(wanted)
+    pair = dataclasses.replace(pair, owner=pair.owner or owner)
     texts = pair.read()
     files = _parsed(pair, texts)
     plan = rules.plan(files, wanted, secrets.token_hex)
@@ -119,7 +121,7 @@ def _guard_encrypted_data(files: rules.Files, wanted: rules.Wanted, ask: AskData
     lost = ENCRYPTION_KEY in rules.missing_secrets(files, wanted)
     if not lost and not _replaces_key(files, wanted):
         return ""
-    evidence = ask()
+    evidence = ask(_database_names(files, wanted))
     if evidence.finding in {Finding.ABSENT, Finding.CLEAN}:
         return evidence.seen
     if lost:
@@ -133,6 +135,11 @@ def _guard_encrypted_data(files: rules.Files, wanted: rules.Wanted, ask: AskData
         "encryption_key_in_use",
         f"{ENCRYPTION_KEY} cannot be replaced: {evidence.seen}; leave it out of `environment_files_replace`.",
     )
+
+
+def _database_names(files: rules.Files, wanted: rules.Wanted) -> list[str]:
+    said = [wanted.settings.get(DATABASE), *(file.value(DATABASE) for file in files)]
+    return [name for name in dict.fromkeys(said) if name]
 
 
 def _replaces_key(files: rules.Files, wanted: rules.Wanted) -> bool:

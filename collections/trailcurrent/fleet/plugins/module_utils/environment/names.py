@@ -10,6 +10,7 @@ import typing as t
 URL: t.Final = "MQTT_BROKER_URL"
 CERTIFICATE_NAME: t.Final = "TLS_CERT_HOSTNAME"
 ENCRYPTION_KEY: t.Final = "ENCRYPTION_KEY"
+DATABASE: t.Final = "MONGODB_DATABASE"
 CREDENTIAL_SECRET: t.Final = "NODE_RED_CREDENTIAL_SECRET"
 
 INSIDE_DOCKER: t.Final = "mqtts://mosquitto:"  # the broker's name in Compose's network
@@ -63,7 +64,7 @@ KNOWN: t.Final[tuple[Known, ...]] = (
     _setting("FRONTEND_PORT", "443"),
     _setting("MONGODB_HOST", "mongodb"),
     _setting("MONGODB_PORT", "27017"),
-    _setting("MONGODB_DATABASE", "trailcurrent"),
+    _setting(DATABASE, "trailcurrent"),
     _setting("NODE_ENV", "production"),
 )
 BY_NAME: t.Final = {known.name: known for known in KNOWN}

@@ -22,11 +22,13 @@ MODES: t.Final = range(0o1000)  # no set-user-ID, no sticky bit
 IDS: t.Final = range(2**31)
 
 _NAME: t.Final = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._~%$@+-]+"
+_TITLE: t.Final = r"(?!\.{1,2}(?:/|$))[^/\x00-\x1f\x7f\ud800-\udfff]+"  # what a person called a part of a library
 _DATABASE: t.Final = re.compile(rf"dump/{_NAME}/({_NAME})\.(bson|metadata\.json)", re.ASCII)
 PLACES: t.Final = (
     re.compile(r"home/\.env"),
     re.compile(r"home/local_code/(?:\.env|ca\.pem)"),
     re.compile(rf"home/data/(?:keys|node-red)/{_NAME}", re.ASCII),
+    re.compile(rf"home/data/node-red/lib(?:/{_TITLE})+"),
     re.compile(rf"etc/{_NAME}(?:/{_NAME})*", re.ASCII),
     _DATABASE,
 )
@@ -161,6 +163,6 @@ def _text(said: Json, key: str, pattern: re.Pattern[str]) -> str:
 
 def _number(said: Json, key: str, possible: range) -> int:
     value = said.get(key)
-    if type(value) is not int or value not in possible:
+    if not isinstance(value, int) or isinstance(value, bool) or value not in possible:
         raise damaged(f"`{key}` of its manifest cannot be {printable(str(value))!r}")
     return value

@@ -31,6 +31,7 @@ except ImportError:
 
 COLLECTION: t.Final = "system_config"  # PROTOCOLS.md, MongoDB on the Pi
 ENCRYPTED: t.Final = "_encrypted"
+OF_THE_SERVER: t.Final = frozenset({"admin", "local", "config"})
 SERVICE: t.Final = "mongodb"  # PROTOCOLS.md, Docker services
 DAEMON_SETTINGS: t.Final = pathlib.Path("/etc/docker/daemon.json")
 DOCKER_ROOT: t.Final = "/var/lib/docker"
@@ -75,10 +76,16 @@ class Traces:
 
 
 def look_for_encrypted(
-    uri: str, database: str, *, timeout: float, container: str | None = None, root: pathlib.Path | None = None
+    uri: str,
+    databases: collections.abc.Collection[str],
+    *,
+    timeout: float,
+    container: str | None = None,
+    root: pathlib.Path | None = None,
 ) -> Evidence:
     """Find the RV's database and look into it; never fails: what cannot be asked is ``SILENT``.
 
+    :param databases: its names, as far as they are known; those that the server lists are looked into as well
     :param container: the container to ask; without it the running one of the service ``mongodb``, else ``uri`` itself
     :param root: Docker's folder; the default is what its settings say
     """
@@ -91,7 +98,7 @@ def look_for_encrypted(
         listening = [target for target in targets if listens(target)]
         if not listening:
             return _silence(traces)
-        found = [name for target in listening for name in encrypted_names(target, database, timeout=timeout)]
+        found = [name for target in listening for name in encrypted_names(target, databases, timeout=timeout)]
     except FleetError as error:
         return Evidence(Finding.SILENT, f"the database could not be asked ({str(error).rstrip('.')})")
     if found:
@@ -121,9 +128,12 @@ def docker_root(settings: pathlib.Path = DAEMON_SETTINGS) -> pathlib.Path:
     return pathlib.Path(found if isinstance(found, str) else DOCKER_ROOT)
 
 
-def encrypted_names(uri: str, database: str, *, timeout: float) -> list[str]:
+def encrypted_names(uri: str, databases: collections.abc.Collection[str], *, timeout: float) -> list[str]:
     """The keys of ``system_config`` that hold encrypted values, in order; an empty string is none.
 
+    Looks into every database but the server's own: what is encrypted is lost with its key, whatever it is called.
+
+    :param databases: those that are looked into also where the server does not list them, as to a user of few rights
     :raises LinkError: database_unreachable
     :raises RefusedError: database_refused
     """
@@ -132,12 +142,20 @@ def encrypted_names(uri: str, database: str, *, timeout: float) -> list[str]:
     try:
         client: pymongo.MongoClient[dict[str, t.Any]]
         with pymongo.MongoClient(uri, directConnection=True, **limits) as client:
-            documents = list(client[database][COLLECTION].find({}))
+            listed = set(client.list_database_names()) - OF_THE_SERVER
+            found = {name: list(client[name][COLLECTION].find({})) for name in listed.union(databases)}
     except pymongo.errors.ConnectionFailure as error:
         raise LinkError("database_unreachable", f"no answer within {timeout:g} s: {type(error).__name__}") from None
     except (pymongo.errors.PyMongoError, bson.errors.BSONError, ValueError) as error:
         raise RefusedError("database_refused", f"it answered with {type(error).__name__}") from None
-    return sorted({printable(name) for document in documents for name in _encrypted(document)})
+    return sorted(
+        {
+            printable(key if name in databases else f"{key} in {name}")
+            for name, documents in found.items()
+            for document in documents
+            for key in _encrypted(document)
+        }
+    )
 
 
 def _encrypted(value: object) -> collections.abc.Iterator[str]:

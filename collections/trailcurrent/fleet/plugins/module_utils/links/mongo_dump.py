@@ -37,6 +37,7 @@ DEFAULT_URI: t.Final = "mongodb://127.0.0.1:27017"
 BATCH_DOCUMENTS: t.Final = 500
 BATCH_BYTES: t.Final = 8 * 1024 * 1024  # a message of MongoDB may have 48 MB
 RESTORING: t.Final = "restoring_"  # what the name of a collection begins with until it is whole
+OWN_DATABASES: t.Final = ("admin", "local", "config")
 SYSTEM: t.Final = "system."  # MongoDB's own collections
 _LIMITS: t.Final = ("serverSelectionTimeoutMS", "connectTimeoutMS")
 _PLAIN: t.Final = "collection"
@@ -190,6 +191,11 @@ class MongoDump:
         plain = tuple({key: value for key, value in index.items() if key != "ns"} for index in indexes)
         return Collection(name, kind, dict(row.get("options") or {}), plain, uuid.hex() if uuid else "")
 
+    def others(self) -> list[str]:
+        """The names of the server's other databases, but MongoDB's own."""
+        with self._translated("list the databases beside"):
+            return sorted({*self._client.list_database_names()} - {*OWN_DATABASES, self._database})
+
     def documents(self, name: str) -> collections.abc.Iterator[bytes]:
         """Each document of a collection in its order, as bytes."""
         with self._translated(f"read {printable(name)} of"):
@@ -227,7 +233,8 @@ class MongoDump:
             self._db.drop_collection(name)
             self._db.command({"create": name, **wanted.options})
             for batch in _batches(documents):
-                self._raw[name].insert_many([RawBSONDocument(document) for document in batch])
+                rows = [RawBSONDocument(document) for document in batch]
+                self._raw[name].insert_many(rows, bypass_document_validation="validator" in wanted.options)
             indexes = [index for index in wanted.indexes if index["name"] != ID_INDEX]
             if indexes:
                 self._db.command("createIndexes", name, indexes=[_without_namespace(index) for index in indexes])

@@ -72,7 +72,9 @@ class Journal:
 
     def begin(self, plan: rules.Plan) -> None:
         """Remember what is being changed. :raises LinkError: ``state_unwritable``"""
-        made = {**self.values(), **{name: plan.values[name] for name in plan.generated}}
+        # A value that an earlier run made up and this one has another for must not be put back by a later one.
+        made = {name: value for name, value in self.values().items() if name not in plan.values}
+        made |= {name: plan.values[name] for name in plan.generated}
         write_atomically(self._values, json.dumps(made).encode(), _PRIVATE)
         names = list(dict.fromkeys([*self.names(), *plan.values]))
         write_atomically(self._names, json.dumps({"names": names, "since": time.time()}).encode(), _PRIVATE)
@@ -100,7 +102,7 @@ def rotate(place: Place, wanted: rules.Values, *, check: bool, step: Step = lamb
             "No secret is named that shall be changed, and none is unfinished; name them in `rotate_secrets`, of "
             f"{', '.join(rules.KINDS)}.",
         )
-    pair = Pair(place.home)
+    pair = Pair(place.home, place.owner)
     files = [parse_env(text, str(path)) for path, text in zip(pair.paths, pair.read(), strict=True)]
     with _database(place) as database:
         key = files[0].get(ENCRYPTION_KEY, "")
@@ -180,10 +182,10 @@ def _write_env(place: Place, plan: rules.Plan, *, check: bool) -> None:
         replace=frozenset(plan.variables),
         old_release=environment.old_release(place.home),
     )
-    environment.keep(Pair(place.home), wanted, place.owner, _unasked, check=check)
+    environment.keep(Pair(place.home, place.owner), wanted, place.owner, _unasked, check=check)
 
 
-def _unasked() -> Evidence:
+def _unasked(_names: collections.abc.Collection[str]) -> Evidence:
     """A rotation never makes an ENCRYPTION_KEY: where that is missing, set-up or a backup is what helps."""
     return Evidence(Finding.SILENT, "a rotation changes other secrets only")
 

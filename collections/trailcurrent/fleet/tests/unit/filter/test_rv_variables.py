@@ -19,6 +19,23 @@ def test_secrets_stay_on_the_laptop_also_inside_of_dictionaries() -> None:
     assert told["mcu_firmware_modules"]["esp32-8F56D8"] == {"address": "192.168.8.41"}
 
 
+def test_half_of_what_works_only_with_a_secret_is_not_told() -> None:
+    """With them and without the password, a play on the RV itself would be refused."""
+    given = {"wifi_credentials_ssid": "Camp", "wifi_credentials_password": "hidden", "wifi_credentials_attempts": 3}
+    told = rv_variables({**given, "environment_files_replace": ["MQTT_PASSWORD"], "environment_files_old_readers": "x"})
+    assert told == {"environment_files_old_readers": "x", "wifi_credentials_attempts": 3}
+
+
+def test_places_on_the_rv_are_told() -> None:
+    places = {"fleet_etc": "/etc/x", "fleet_state_dir": "/srv/tc", "fleet_user": "pi", "fleet_home": "/home/pi"}
+    assert rv_variables(places) == places
+
+
 def test_paths_of_the_laptop_are_not_told() -> None:
     laptop = {"python_runtime_wheelhouse": "~/wheels", "fleet_bundle": "x.zip", "rv_settings_allowed_signers": "y"}
     assert rv_variables({**laptop, "fleet_hostname": "trailcurrent01"}) == {"fleet_hostname": "trailcurrent01"}
+
+
+def test_what_somebody_asked_for_once_is_not_done_again_by_the_rv() -> None:
+    asked = {"tls_certificates_replace_ca": True, "tls_certificates_renew_ca": True, "raspberry_pi_reboot": True}
+    assert rv_variables({**asked, "can_interface_reboot": True, "mcu_firmware_force": True}) == {}

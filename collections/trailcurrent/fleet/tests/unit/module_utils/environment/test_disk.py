@@ -18,7 +18,7 @@ OLD = ("A=old\n", "A=old\nP=1\n")
 NEW = ("A=new\n", "A=new\nP=1\n")
 MYSELF = Owner(os.getuid(), os.getgid())
 CUT = 9
-STEPS = {"open", "os.rename", "os.remove", "os.chmod", "os.chown", "os.mkdir"}
+STEPS = {"open", "os.rename", "os.remove", "os.chmod", "os.chown", "os.mkdir", "os.fsync"}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def cut_at(step: int, act: collections.abc.Callable[[], None]) -> bool:
     """Run ``act`` in a process that ends without a word before its ``step``-th access to the disk; whether it did."""
     child = os.fork()
     if child == 0:
-        left = step
+        left, fsync = step, os.fsync
 
         def count(event: str, _: object) -> None:
             nonlocal left
@@ -49,6 +49,11 @@ def cut_at(step: int, act: collections.abc.Callable[[], None]) -> bool:
                 if left < 0:
                     os._exit(CUT)
 
+        def counted_fsync(handle: int) -> None:  # which has no audit event
+            count("os.fsync", handle)
+            fsync(handle)
+
+        os.fsync = counted_fsync
         sys.addaudithook(count)
         act()
         os._exit(0)
@@ -167,3 +172,54 @@ def test_link_that_somebody_put_where_we_write_is_not_followed(pair: Pair, tmp_p
     pair.write(NEW, MYSELF)
     assert precious.read_text() == "kept"
     assert contents(pair) == NEW
+
+
+REACHES: list[collections.abc.Callable[[Pair], object]] = [
+    Pair.read,
+    Pair.was_cut,
+    Pair.repair,
+    lambda pair: pair.write(NEW, MYSELF),
+    lambda pair: pair.is_private(MYSELF),
+    lambda pair: pair.make_private(MYSELF),
+]
+
+
+@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("linked", ["local_code", ""])
+def test_folder_that_is_a_link_gives_nobody_the_files_of_another_folder(
+    tmp_path: pathlib.Path, reach: collections.abc.Callable[[Pair], object], linked: str
+) -> None:
+    home, project = tmp_path / "home", tmp_path / "project"
+    for folder in (home, project, project / "local_code"):
+        folder.mkdir()
+    for name in (".env", ".env.next", "local_code/.env", "local_code/.env.next"):
+        (project / name).write_text("ROOT_ONLY=1\n")
+        (project / name).chmod(0o640)
+    if linked:
+        (home / linked).symlink_to(project)
+    else:
+        home.rmdir()
+        home.symlink_to(project)
+    before = {path: (path.lstat(), path.is_file() and path.read_text()) for path in sorted(project.rglob("*"))}
+    with pytest.raises(FleetError) as caught:
+        reach(Pair(home))
+    assert caught.value.code == "unsafe_path"
+    after = {path: (path.lstat(), path.is_file() and path.read_text()) for path in sorted(project.rglob("*"))}
+    assert {path: (state[0].st_mode, state[0].st_ctime_ns, state[1]) for path, state in after.items()} == {
+        path: (state[0].st_mode, state[0].st_ctime_ns, state[1]) for path, state in before.items()
+    }
+
+
+def test_home_that_is_not_there_is_never_taken_for_the_folder_we_were_started_in(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("A=mine\n")
+    monkeypatch.chdir(tmp_path)
+    pair = Pair(tmp_path / "none")
+    assert (pair.read(), pair.was_cut(), pair.is_private(MYSELF)) == (("", ""), False, True)
+    pair.repair()
+    for change in (lambda: pair.write(NEW, MYSELF), lambda: pair.make_private(MYSELF)):
+        with pytest.raises(FleetError) as caught:
+            change()
+        assert caught.value.code == "state_unwritable"
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(".env", "A=mine\n")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import json
 import os
 import pathlib
@@ -20,13 +21,13 @@ PEOPLE = {"MQTT_PASSWORD": "s3cret m", "ADMIN_PASSWORD": "s3cret $a", "NODE_RED_
 KEY = "ab" * 32
 
 
-def no_question() -> Evidence:
+def no_question(_names: object) -> Evidence:
     raise AssertionError("the database was asked without need")
 
 
 def keep(home: pathlib.Path, finding: Finding | None = None, *, check: bool = False, **asked: object) -> engine.Outcome:
     options = {"hostname": "rv7", "secrets": PEOPLE, "settings": {}, "replace": frozenset(), "old_release": None}
-    ask = no_question if finding is None else lambda: Evidence(finding, f"it is {finding.value}")
+    ask = no_question if finding is None else lambda _names: Evidence(finding, f"it is {finding.value}")
     return engine.keep(Pair(home), Wanted(**{**options, **asked}), MYSELF, ask, check=check)
 
 
@@ -79,6 +80,19 @@ def test_key_is_not_made_over_a_database_that_may_need_the_lost_one(tmp_path: pa
     error = refused(tmp_path, finding)
     assert error.code == "encryption_key_missing"
     assert f"it is {finding.value}" in str(error)
+
+
+def test_database_is_asked_by_every_name_that_is_known(tmp_path: pathlib.Path) -> None:
+    asked: list[str] = []
+
+    def ask(names: collections.abc.Collection[str]) -> Evidence:
+        asked.extend(names)
+        return Evidence(Finding.CLEAN, "clean")
+
+    (tmp_path / ".env").write_text("MONGODB_DATABASE=rvdb\n")
+    wanted = Wanted("rv7", PEOPLE, {"MONGODB_DATABASE": "given"}, frozenset(), None)
+    engine.keep(Pair(tmp_path), wanted, MYSELF, ask, check=False)
+    assert asked == ["given", "rvdb"]
 
 
 def test_key_from_a_backup_is_written_without_asking(tmp_path: pathlib.Path) -> None:
@@ -175,9 +189,9 @@ def test_owner_that_is_not_there_yet_is_forgiven_in_check_mode_only(tmp_path: pa
     assert engine.find_owner(None, tmp_path) == MYSELF
     wanted = Wanted("rv7", PEOPLE, {}, frozenset(), None)
     found = Evidence(Finding.ABSENT, "none")
-    assert engine.keep(Pair(tmp_path), wanted, None, lambda: found, check=True).files
+    assert engine.keep(Pair(tmp_path), wanted, None, lambda _names: found, check=True).files
     with pytest.raises(FleetError) as caught:
-        engine.keep(Pair(tmp_path), wanted, None, lambda: found, check=False)
+        engine.keep(Pair(tmp_path), wanted, None, lambda _names: found, check=False)
     assert caught.value.code == "invalid_option"
     assert list(tmp_path.iterdir()) == []
 

@@ -86,17 +86,17 @@ def closed_port() -> str:
 
 @pytest.mark.usefixtures("no_docker")
 def test_pi_without_any_trace_has_no_database(tmp_path: pathlib.Path, closed_port: str) -> None:
-    found = look_for_encrypted(closed_port, "trailcurrent", timeout=1, root=tmp_path)
+    found = look_for_encrypted(closed_port, ["trailcurrent"], timeout=1, root=tmp_path)
     assert (found.finding, found.seen) == (Finding.ABSENT, "there is no database on this Pi yet")
 
 
 @pytest.mark.usefixtures("no_docker")
 def test_database_that_does_not_answer_is_not_believed_to_be_empty(tmp_path: pathlib.Path, closed_port: str) -> None:
     (tmp_path / "volumes/trailcurrent_mongodb-data").mkdir(parents=True)
-    found = look_for_encrypted(closed_port, "trailcurrent", timeout=1, root=tmp_path)
+    found = look_for_encrypted(closed_port, ["trailcurrent"], timeout=1, root=tmp_path)
     assert found.finding is Finding.SILENT
     assert found.seen == "there is a database (volume trailcurrent_mongodb-data), and it does not answer"
-    named = look_for_encrypted(closed_port, "trailcurrent", timeout=1, root=tmp_path, container="mongo")
+    named = look_for_encrypted(closed_port, ["trailcurrent"], timeout=1, root=tmp_path, container="mongo")
     assert named.finding is Finding.SILENT
 
 
@@ -104,6 +104,6 @@ def test_database_that_does_not_answer_is_not_believed_to_be_empty(tmp_path: pat
 def test_peer_that_is_no_database_is_not_believed_to_be_an_empty_one(tmp_path: pathlib.Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         uri = f"mongodb://127.0.0.1:{server.getsockname()[1]}"
-        found = look_for_encrypted(uri, "trailcurrent", timeout=0.3, root=tmp_path)
+        found = look_for_encrypted(uri, ["trailcurrent"], timeout=0.3, root=tmp_path)
     assert found.finding is Finding.SILENT
     assert "could not be asked" in found.seen
