@@ -7,6 +7,8 @@ Usage: ``python3 -c <this text> MODEL_FILE REBOOT_MARK``. The mark is a file in 
 ``bus_off``  whether it is in bus-off, or was in it again while this looked
 ``fault``    the kernel's own words about a controller that does not answer as one
 ``old``      files of ifupdown that describe can0 as well
+``unit``     whose can0.service is there: ``none``, ``ours`` or ``foreign``; ``unit_bitrate`` is what it sets, 0 when it
+             names none
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ TIMEOUT = 30  # s, for each command
 FAULT = re.compile(
     r"mcp25\S* spi\d+\.\d+: .*(?:conf mode|Cannot initialize|Wrong wiring|Probe failed|failed to).*", re.I
 )
+UNIT = pathlib.Path("/etc/systemd/system/can0.service")
+MARK = "# Written by trailcurrent.fleet's role can_interface."  # first line of the role's template
+BITRATE = re.compile(r"^[^#;\n]*\bbitrate\s+(\d+)", re.MULTILINE)
 OLD = re.compile(rf"^\s*(?:auto|allow-hotplug|iface)\s.*\b{NAME}\b", re.MULTILINE)
 
 
@@ -71,6 +76,14 @@ def controller() -> dict[str, object]:
     return {**second, "bus_off": off}
 
 
+def unit(path: pathlib.Path) -> dict[str, object]:
+    """Whose service of the bus is there, and its bit rate."""
+    content = text(path)
+    bitrate = BITRATE.search(content)
+    kind = "ours" if content.startswith(MARK) else "foreign" if content else "none"
+    return {"unit": kind, "unit_bitrate": int(bitrate[1]) if bitrate else 0}
+
+
 def fault() -> str:
     """The last of the kernel's complaints about the controller since the boot."""
     found = FAULT.findall(said("journalctl", "--dmesg", "--boot", "--no-pager", "--output=cat")) or FAULT.findall(
@@ -90,6 +103,7 @@ def probe(model: str, mark: str) -> dict[str, object]:
         "fault": "" if interface else fault(),
         "reboot_needed": pathlib.Path(mark).exists(),
         "old": [str(path) for path in files if OLD.search(text(path))],
+        **unit(UNIT),
         **controller(),
     }
 

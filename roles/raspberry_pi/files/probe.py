@@ -12,6 +12,7 @@ import os
 import pathlib
 import pwd
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -26,6 +27,7 @@ SWAP_HEADER_LINES = 1  # of /proc/swaps
 MAX_PARENTS = 64  # processes between this one and sshd
 SETTINGS_MODE = 0o644  # of what the role writes
 BOOT_FOLDERS = ("/boot/firmware", "/boot")  # since Debian 12, before
+SHORT_FLAGS = {"H": "host", "g": "data-root", "G": "group", "l": "log-level", "s": "storage-driver", "D": "debug"}
 IN_FSTAB = re.compile(r"^\s*[^#\s]\S*\s+\S+\s+swap\s", re.MULTILINE)
 TOP_HOSTNAME = re.compile(r"^hostname:[ \t]*[\"']?([^\"'\s#]*)", re.MULTILINE)
 
@@ -144,20 +146,91 @@ def written(path: str) -> int:
     return at if at <= time.time() else 0
 
 
+def engine_arguments() -> list[str]:
+    """What the unit gives dockerd, as its next start gives it; empty where there is no such unit.
+
+    Files of the environment come after what the unit itself sets, and words in braces stay one word (systemd.exec(5)).
+    """
+    fields = ("ExecStart", "Environment", "EnvironmentFiles")
+    shown = said("systemctl", "show", *(f"--property={field}" for field in fields), "docker.service")
+    command = re.search(r"^ExecStart=\{.*?argv\[\]=(.*?) ; ignore_errors=", shown, re.MULTILINE)
+    files = re.findall(r"^EnvironmentFiles=(\S+)", shown, re.MULTILINE)
+    own = re.search(r"^Environment=(.*)$", shown, re.MULTILINE)
+    given = words(own.group(1) if own else "")
+    given += [word for path in files for word in words(text_of(path), comments=True)]
+    environment = dict(word.partition("=")[::2] for word in given)
+    return after_engine(words(command.group(1)) if command else [], environment)
+
+
+def words(text: str, comments: bool = False) -> list[str]:
+    """A text's words, quotes understood; empty where they do not end."""
+    try:
+        return shlex.split(text, comments=comments)
+    except ValueError:
+        return []
+
+
+def after_engine(command: list[str], environment: dict[str, str]) -> list[str]:
+    """The words after dockerd, with systemd's variables replaced."""
+    arguments: list[str] = []
+    for word in command[next((at for at, word in enumerate(command, 1) if word.endswith("dockerd")), len(command)) :]:
+        whole = re.fullmatch(r"\$(\w+)", word)
+        if whole:
+            arguments += environment.get(whole.group(1), "").split()
+        else:
+            arguments.append(re.sub(r"\$\{(\w+)\}", lambda found: environment.get(found.group(1), ""), word))
+    return arguments
+
+
+def running_arguments() -> list[str]:
+    """What the dockerd that runs was given."""
+    process = said("systemctl", "show", "--property=MainPID", "--value", "docker.service").strip()
+    return text_of(f"/proc/{process}/cmdline").split("\0")[1:] if process.isdigit() and process != "0" else []
+
+
+def given(arguments: list[str]) -> dict[str, str]:
+    """What a command line says of settings, by each name that daemon.json may have for them (--log-opt: log-opts)."""
+    found: dict[str, str] = {}
+    for at, word in enumerate(arguments):
+        flag = re.match(r"--([a-z][a-z0-9-]*)(?:=(.*))?$", word) or re.match(r"-([HgGlsD])=?(.*)$", word)
+        if flag:
+            name = SHORT_FLAGS.get(flag.group(1), flag.group(1))
+            following = "".join(arguments[at + 1 : at + 2])
+            value = flag.group(2) or ("" if following.startswith("-") else following)
+            found |= dict.fromkeys((name, f"{name}s", re.sub("y$", "ies", name)), value)
+    return found
+
+
+def without_config(arguments: list[str]) -> list[str]:
+    """A command line without the file of the settings."""
+    kept = [word for at, word in enumerate(arguments) if "--config-file" not in (word, *arguments[max(at - 1, 0) : at])]
+    return [word for word in kept if not word.startswith("--config-file=")]
+
+
 def docker(config: str, url: str) -> dict[str, t.Any]:
     """The engine that is there, its settings as they are, and its Compose."""
+    engine = shutil.which("dockerd", path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin") or ""
+    arguments = engine_arguments() if engine else []
     version = COMPOSE.match(said("docker", "compose", "version", "--short").strip())
     text = text_of(config)
     listed = [pathlib.Path("/etc/apt/sources.list"), *pathlib.Path("/etc/apt/sources.list.d").glob("*")]
     sources = [path for path in listed if path.suffix in {".list", ".sources"}]
     return {
-        "engine": shutil.which("dockerd", path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin") or "",
+        "engine": engine,
+        "arguments": without_config(arguments),
+        "given": given(arguments) | given(running_arguments()),
+        "validates": bool(engine) and "--validate" in said(engine, "--help"),
         "compose": version.group(0) if version and int(version.group(1)) > 1 else "",
         "config": text,
         "readable": readable(text),
         "swarm": pathlib.Path("/var/lib/docker/swarm/docker-state.json").exists(),
         "sources": sorted(str(path) for path in sources if url in text_of(path)),
     }
+
+
+def outlived() -> str:
+    """Whether containers outlive a restart of the engine, and how many run, in its own words."""
+    return said("docker", "info", "--format", "{{.LiveRestoreEnabled}} {{.ContainersRunning}}").strip()
 
 
 def readable(text: str) -> bool:
@@ -205,15 +278,19 @@ def session() -> str:
     return ""
 
 
-def eeprom(boot: str, wanted: dict[str, str]) -> dict[str, t.Any]:
-    """The bootloader's settings, those that wait for the next boot before those that run, and how they should be."""
+def eeprom(boot: str, mark: str, wanted: dict[str, str]) -> dict[str, t.Any]:
+    """The bootloader's settings, those that wait for the next boot before those that run, and how they should be.
+
+    A Pi 5 is flashed at once and leaves no image, but says its old settings until it is restarted: the mark, in memory,
+    is what it was flashed with since.
+    """
     if not shutil.which("rpi-eeprom-config"):
-        return {"there": False, "before": "", "after": "", "waiting": False}
+        return {"there": False, "before": "", "after": ""}
     waiting = pathlib.Path(boot, "pieeprom.upd")
     image = [str(waiting)] if waiting.exists() else []
-    before = said("rpi-eeprom-config", *image)
+    before = ("" if image else text_of(mark)) or said("rpi-eeprom-config", *image)
     after = with_settings(before, wanted)
-    return {"there": bool(before.strip()), "before": before, "after": after, "waiting": bool(image)}
+    return {"there": bool(before.strip()), "before": before, "after": after}
 
 
 def with_settings(text: str, wanted: dict[str, str]) -> str:
@@ -237,7 +314,9 @@ def probe(asked: dict[str, t.Any]) -> dict[str, t.Any]:
     """All that the role needs to know, in one round trip."""
     boot = asked["boot"] or next((path for path in BOOT_FOLDERS if pathlib.Path(path, "config.txt").exists()), "")
     found = units(asked["units"])
+    owed = stale(asked["stale"], found)
     model = text_of(asked["model_file"]).strip()
+    has_eeprom = asked["eeprom"] and model.startswith("Raspberry Pi")
     return {
         **system(),
         **packages(asked["packages"]),
@@ -251,10 +330,12 @@ def probe(asked: dict[str, t.Any]) -> dict[str, t.Any]:
         "no_place": [path for path in asked["places"] if not pathlib.Path(path).parent.is_dir()],
         "folders": wrong_folders(asked["folders"]),
         "units": found,
-        "stale": stale(asked["stale"], found),
+        "stale": owed,
+        # Asking would start an engine that is stopped.
+        "outlived": outlived() if "docker.service" in owed else "",
         "docker": docker(asked["docker_config"], asked["docker_url"]),
         "session_interface": session_interface(),
-        "eeprom": eeprom(boot, asked["eeprom"]) if asked["eeprom"] and model.startswith("Raspberry Pi") else None,
+        "eeprom": eeprom(boot, asked["eeprom_mark"], asked["eeprom"]) if has_eeprom else None,
         "cmdline": text_of(pathlib.Path(boot, "cmdline.txt")).strip() if boot else "",
     }
 

@@ -208,7 +208,8 @@ CODES: t.Final[dict[str, Code]] = {
         "set `raspberry_pi_docker_repository`, or take Debian 13",
     ),
     "docker_config_invalid": Code(
-        "the settings of Docker on the Pi are no JSON object", "repair `/etc/docker/daemon.json`, or remove it"
+        "Docker does not start with its settings, or they are no JSON object",
+        "repair `/etc/docker/daemon.json`, or remove it",
     ),
     # the firewall and the CAN interface
     "firewall_reverted": Code(
