@@ -127,13 +127,12 @@ def send_whole(frames: Frames, settings: MqttSettings, attempts: int) -> int:
 
 
 def _opened(settings: MqttSettings, wait: float) -> Line:
-    line = Line(settings)
-    try:
+    with contextlib.ExitStack() as undo:
+        line = Line(settings)
+        undo.callback(line.close)
         line.open(wait)
-    except BaseException:
-        line.close()
-        raise
-    return line
+        undo.pop_all()
+        return line
 
 
 def _reopened(settings: MqttSettings, *, needs_word: bool) -> Line:
