@@ -46,7 +46,8 @@ def bare_hosts(suite: str, names: list[str], key: pathlib.Path) -> collections.a
         for name in names:
             run("podman", "run", "--detach", "--replace", "--name", name, "--hostname", name, *FLAGS, image)
         for name in names:
-            subprocess.run(["podman", "exec", name, "systemctl", "is-system-running", "--wait"], check=False)
+            started = ["podman", "exec", name, "systemctl", "is-system-running", "--wait"]
+            subprocess.run(started, check=False, capture_output=True)
             run("podman", "exec", name, "sh", "-c", f"{OWN_NAMES}; {let_in}")
         address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         yield {name: run("podman", "inspect", "--format", address, name) for name in names}
