@@ -75,10 +75,11 @@ def write_atomically(path: pathlib.Path, content: bytes, mode: int = 0o644) -> N
         except OSError:
             pathlib.Path(name).unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def _sync_folder(folder: pathlib.Path) -> None:
+def sync_folder(folder: pathlib.Path) -> None:
+    """Have a folder's names on the disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

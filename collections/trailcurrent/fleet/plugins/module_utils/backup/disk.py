@@ -15,6 +15,7 @@ import typing as t
 
 from ..errors import InputError, LinkError, RefusedError
 from ..formats.backup_manifest import Member
+from ..journal import sync_folder
 
 # What is saved of the folders that belong to a user (PROTOCOLS.md, Files on the Pi; Node-RED's own documentation).
 ENV_FILES: t.Final = (".env", "local_code/.env", "local_code/ca.pem")
@@ -144,7 +145,7 @@ def place(roots: Roots, member: Member, content: bytes, owner: tuple[int, int]) 
         except OSError:
             staged.unlink(missing_ok=True)
             raise
-        sync(path.parent)
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -160,15 +161,6 @@ def writing(path: pathlib.Path) -> collections.abc.Iterator[None]:
             f"Could not write {path}: {error.strerror or error}; {advice}, and run it again.",
             path=str(path),
         ) from None
-
-
-def sync(folder: pathlib.Path) -> None:
-    """Have a folder's names on the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write(path: pathlib.Path, content: bytes, mode: int, owner: tuple[int, int]) -> None:

@@ -13,7 +13,6 @@ import enum
 import json
 import pathlib
 import socket
-import subprocess
 import typing as t
 import urllib.parse
 
@@ -187,11 +186,7 @@ def listens(uri: str) -> bool:
 
 def _lines(command: list[str], run: docker.RunCommand) -> list[str]:
     """What a command says; nothing where it cannot be run or fails, as without an engine."""
-    try:
-        done = run(command)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.splitlines() if done.returncode == 0 else []
+    return (docker.answer_of(command, run) or "").splitlines()
 
 
 def _folders(parent: pathlib.Path) -> list[str]:

@@ -32,6 +32,15 @@ def run_command(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+def answer_of(command: list[str], run: RunCommand = run_command) -> str | None:
+    """What a program of this host prints; None where it is not there, fails or hangs."""
+    try:
+        done = run(command)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
 def container_address(name: str, run: RunCommand = run_command) -> str:
     """The address under which this host reaches the running container ``name``, on the first network by name.
 

@@ -7,12 +7,11 @@ import collections.abc
 import json
 import os
 import pathlib
-import subprocess
 import time
 import typing as t
 
 from . import clock
-from .docker import RunCommand, run_command
+from .docker import RunCommand, answer_of, run_command
 
 DAY: t.Final = 86_400  # s
 NOT_FOUND: t.Final = "not-found"  # LoadState of a unit that is not there (systemd's D-Bus interface)
@@ -26,7 +25,7 @@ def services(names: collections.abc.Sequence[str], run: RunCommand = run_command
     """Each unit's state by its name: ``active``, ``failed``, ``inactive``, ... or ``absent``."""
     if not names:
         return {}
-    answer = _answer(["systemctl", "show", "--property=LoadState,ActiveState", *names], run)
+    answer = answer_of(["systemctl", "show", "--property=LoadState,ActiveState", *names], run)
     if answer is None:
         return dict.fromkeys(names, "unknown")
     shown = [_properties(block) for block in answer.strip().split("\n\n")]
@@ -53,7 +52,7 @@ def containers(run: RunCommand = run_command) -> dict[str, str]:
         "{{json .}}",
     ]
     found = {}
-    for line in (_answer(command, run) or "").splitlines():
+    for line in (answer_of(command, run) or "").splitlines():
         container = _object(line)
         labels = dict(pair.partition("=")[::2] for pair in str(container.get("Labels", "")).split(","))
         service = labels.get("com.docker.compose.service")
@@ -89,7 +88,7 @@ def disk_free(path: pathlib.Path) -> int | None:
 def days_left(certificate: pathlib.Path, now: float, run: RunCommand = run_command) -> int | None:
     """Whole days until a certificate expires, negative afterwards; None for one that is not there or cannot be read."""
     command = ["openssl", "x509", "-in", str(certificate), "-noout", "-enddate", "-dateopt", "iso_8601"]
-    answer = (_answer(command, run) or "").strip()
+    answer = (answer_of(command, run) or "").strip()
     try:
         end = calendar.timegm(time.strptime(answer.removeprefix(_END), "%Y-%m-%d %H:%M:%SZ"))
     except ValueError:
@@ -102,12 +101,3 @@ def clock_state(now: float) -> str:
     if not clock.is_plausible(now):
         return "wrong"
     return "set" if clock.clock_is_synced() else "running"
-
-
-def _answer(command: list[str], run: RunCommand) -> str | None:
-    """What a program of the host prints; None where it is not there, fails or hangs."""
-    try:
-        done = run(command)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
